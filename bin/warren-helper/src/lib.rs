@@ -1,0 +1,1 @@
+//! The privileged requests: a tiny synchronous process

@@ -1,0 +1,3 @@
+//! Keys, sealed boxes, Noise handshakes and record channels
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! What happens to a packet: the data plane as one value
+
+#![forbid(unsafe_code)]

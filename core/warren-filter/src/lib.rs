@@ -1,0 +1,3 @@
+//! The verdict on one packet, with its reason
+
+#![forbid(unsafe_code)]

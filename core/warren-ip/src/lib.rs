@@ -1,0 +1,3 @@
+//! IP as values: prefixes, prefix maps, packet views, flows, offloaded bursts
+
+#![forbid(unsafe_code)]

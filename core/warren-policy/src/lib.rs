@@ -1,0 +1,3 @@
+//! Policy file to per-node filters and visibility; explains itself
+
+#![forbid(unsafe_code)]

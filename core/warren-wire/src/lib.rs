@@ -1,0 +1,3 @@
+//! What node and control server say to each other, and the netmap it folds into
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! WireGuard: handshake, key pairs, timers, replay, cookies
+
+#![forbid(unsafe_code)]

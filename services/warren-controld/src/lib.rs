@@ -1,0 +1,1 @@
+//! Control server: Noise endpoint, map streams, REST, login pages

@@ -1,0 +1,1 @@
+//! Relay: DERP and STUN

@@ -1,0 +1,1 @@
+//! Node daemon: lifecycle and LocalAPI

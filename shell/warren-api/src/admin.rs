@@ -1,0 +1,1 @@
+//! The operators' API: the matching part of headscale's REST v1, over an admin socket.

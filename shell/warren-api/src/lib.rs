@@ -1,0 +1,4 @@
+//! The contracts people script against, and their clients. This crate alone knows the JSON of ours.
+
+pub mod admin;
+pub mod local;

@@ -1,0 +1,1 @@
+//! The node's event loop on real sockets

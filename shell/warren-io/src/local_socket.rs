@@ -1,0 +1,1 @@
+//! Unix sockets with the peer credentials of the caller.

@@ -1,0 +1,1 @@
+//! Relay connections: dialling a relay, and serving one accepted connection.

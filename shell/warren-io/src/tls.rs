@@ -1,0 +1,1 @@
+//! TLS: server certificates from files or self-made, and clients that verify or pin them.

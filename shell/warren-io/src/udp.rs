@@ -1,0 +1,1 @@
+//! UDP in batches, with GSO on sending and GRO on receiving.

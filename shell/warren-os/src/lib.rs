@@ -1,0 +1,1 @@
+//! An operating system: TUN, addresses, routes, change watching; the helper's two ends

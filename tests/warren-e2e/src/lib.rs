@@ -1,0 +1,1 @@
+//! Real binaries in namespaces; other people's clients

@@ -1,0 +1,1 @@
+//! Whole nodes, relays and control servers on simnet, against a reference model

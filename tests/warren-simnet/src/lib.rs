@@ -1,0 +1,1 @@
+//! A simulated internet: clock, links, NATs, firewalls
