@@ -1,0 +1,1 @@
+//! Our services on the machines of the laboratory.

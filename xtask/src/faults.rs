@@ -1,0 +1,106 @@
+//! `cargo xtask lab faults`: tests that cannot fail prove nothing, so faults are planted and must be found.
+//!
+//! Each fault in `tests/warren-lab/faults.toml` is one replaced line in a copy of the project; the named test command must
+//! then turn red.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::sh;
+
+struct Fault {
+    name: String,
+    file: String,
+    find: String,
+    replace: String,
+    test: Vec<String>,
+}
+
+pub fn run(words: &[&str]) -> Result<()> {
+    let faults = read(&sh::root().join("tests/warren-lab/faults.toml"))?;
+    let faults: Vec<&Fault> = match words {
+        [] => faults.iter().collect(),
+        ["--only", count] => faults.iter().take(count.parse().context("--only takes a number")?).collect(),
+        [name] => faults.iter().filter(|fault| fault.name == *name).collect(),
+        other => bail!("lab faults takes --only N or the name of a fault, not {}", other.join(" ")),
+    };
+    let copy = sh::root().join("target/faults");
+    let mut unseen = Vec::new();
+    for fault in &faults {
+        refresh(&copy)?;
+        plant(&copy, fault)?;
+        let begun = Instant::now();
+        let red = !Command::new("cargo")
+            .current_dir(&copy)
+            .arg("test")
+            .args(&fault.test)
+            .env("CARGO_TARGET_DIR", sh::root().join("target/faults-build"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .context("start cargo test")?
+            .success();
+        let verdict = if red { "found" } else { "NOT FOUND" };
+        println!("fault {}: {verdict} by cargo test {}, {} s", fault.name, fault.test.join(" "), begun.elapsed().as_secs());
+        if !red {
+            unseen.push(fault.name.clone());
+        }
+    }
+    if !unseen.is_empty() {
+        bail!("no test noticed: {}", unseen.join(", "));
+    }
+    println!("faults: {} planted, all found", faults.len());
+    Ok(())
+}
+
+/// Brings the copy back to what git tracks; times of unchanged files are kept, so that little is built again.
+fn refresh(copy: &Path) -> Result<()> {
+    std::fs::create_dir_all(copy)?;
+    let files = sh::output(Command::new("git").args(["ls-files"]).current_dir(sh::root()))?;
+    for file in files.lines() {
+        let (from, to) = (sh::root().join(file), copy.join(file));
+        let Ok(new) = std::fs::read(&from) else { continue };
+        if std::fs::read(&to).is_ok_and(|old| old == new) {
+            continue;
+        }
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&to, new).with_context(|| format!("write {}", to.display()))?;
+    }
+    Ok(())
+}
+
+fn plant(copy: &Path, fault: &Fault) -> Result<()> {
+    let path = copy.join(&fault.file);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("fault {}: read {}", fault.name, fault.file))?;
+    if text.matches(&fault.find).count() != 1 {
+        bail!("fault {}: {} no longer holds exactly once: {}", fault.name, fault.file, fault.find);
+    }
+    std::fs::write(&path, text.replace(&fault.find, &fault.replace))?;
+    Ok(())
+}
+
+/// Reads the list: `[[fault]]` tables with `name`, `file`, `find`, `replace` as strings and `test` as a line of words.
+fn read(path: &Path) -> Result<Vec<Fault>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let table: toml::Table = text.parse().with_context(|| format!("parse {}", path.display()))?;
+    let rows = table.get("fault").and_then(|rows| rows.as_array()).context("the list holds no [[fault]]")?;
+    rows.iter()
+        .map(|row| {
+            let text = |key: &str| {
+                row.get(key).and_then(|value| value.as_str()).map(str::to_string).with_context(|| format!("a fault without {key}"))
+            };
+            Ok(Fault {
+                name: text("name")?,
+                file: text("file")?,
+                find: text("find")?,
+                replace: text("replace")?,
+                test: text("test")?.split_whitespace().map(str::to_string).collect(),
+            })
+        })
+        .collect()
+}

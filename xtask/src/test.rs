@@ -1,0 +1,165 @@
+//! `cargo xtask test`: the one command that runs everything this machine can run.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::machine::{self, Machine};
+use crate::{faults, floors, sh, tidy};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Quick,
+    Usual,
+    Long,
+}
+
+pub fn run(words: &[&str]) -> Result<()> {
+    let depth = match words {
+        [] => Depth::Usual,
+        ["--quick"] => Depth::Quick,
+        ["--long"] => Depth::Long,
+        other => bail!("test takes --quick or --long, not {}", other.join(" ")),
+    };
+    let mut run = Run { started: Instant::now(), skipped: Vec::new(), failed: Vec::new() };
+
+    run.step("floors", floors::check);
+    run.step("house rules", tidy::house_rules);
+    if depth != Depth::Quick {
+        run.step("formatting and lints", tidy::formatting_and_lints);
+    }
+    run.step("golden", || {
+        if golden_dir().is_none() {
+            println!("golden: SKIPPED: no folder of golden cases (name one in WARREN_GOLDEN_DIR)");
+        }
+        Ok(())
+    });
+    if golden_dir().is_none() {
+        run.skipped.push("policy golden cases: WARREN_GOLDEN_DIR names no folder".into());
+    }
+    run.step("unit, law, golden, fuzz corpus and simulation tests", || {
+        let mut tests = sh::cargo();
+        tests.args(["test", "--workspace", "--exclude", "warren-e2e", "--no-fail-fast"]);
+        if let Some(dir) = golden_dir() {
+            tests.env("WARREN_GOLDEN_DIR", dir);
+        }
+        if depth == Depth::Long {
+            tests.env("WARREN_LAB_SCENARIOS", "5000");
+        }
+        sh::run(&mut tests)
+    });
+    if depth == Depth::Quick {
+        run.skipped.push("lints, end-to-end tests, planted faults: not in --quick".into());
+        return run.finish();
+    }
+
+    let machine = Machine::prepare();
+    run.step("build the executables", || {
+        sh::run(sh::cargo().args(["build", "-p", "warren", "-p", "warren-helper"]))?;
+        sh::run(sh::cargo().args(["test", "-p", "warren-e2e", "--no-run"]))
+    });
+    match &machine.namespaces {
+        Ok(()) => {
+            if let Err(reason) = &machine.tun {
+                run.skipped.push(format!("end-to-end tests with a kernel interface: {reason}"));
+            }
+            for program in &machine.missing {
+                run.skipped.push(format!("end-to-end tests that use {program}: it is not installed"));
+            }
+            run.step("end to end", || end_to_end(&machine, depth == Depth::Long));
+        }
+        Err(reason) => run.skipped.push(format!("all end-to-end tests in namespaces: {reason}")),
+    }
+    run.step("planted faults", || faults::run(if depth == Depth::Long { &[] } else { &["--only", "2"] }));
+    run.finish()
+}
+
+pub fn golden() -> Result<()> {
+    let Some(dir) = golden_dir() else { bail!("WARREN_GOLDEN_DIR names no folder of golden cases") };
+    sh::run(
+        sh::cargo()
+            .args(["test", "-p", "warren-policy", "--test", "golden", "--", "--nocapture"])
+            .env("WARREN_GOLDEN_DIR", dir),
+    )
+}
+
+fn golden_dir() -> Option<PathBuf> {
+    let dir = PathBuf::from(std::env::var_os("WARREN_GOLDEN_DIR")?);
+    let dir = if dir.is_absolute() { dir } else { sh::root().join(dir) };
+    dir.is_dir().then_some(dir)
+}
+
+/// The end-to-end tests run inside namespaces of their own: what they make vanishes with them, whatever happens.
+fn end_to_end(machine: &Machine, long: bool) -> Result<()> {
+    let binary = test_binary("warren-e2e")?;
+    let mut command: Command = machine::unshare();
+    command
+        .arg(binary)
+        .args(["--test-threads=1"])
+        .current_dir(sh::root())
+        .env("WARREN_E2E", "1")
+        .env("WARREN_BIN_DIR", target_dir()?.join("debug"));
+    if machine.tun.is_ok() {
+        command.env("WARREN_E2E_TUN", "1");
+    }
+    if long {
+        command.env("WARREN_E2E_LONG", "1");
+    }
+    sh::run(&mut command)
+}
+
+fn target_dir() -> Result<PathBuf> {
+    let metadata = sh::output(sh::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    Ok(PathBuf::from(metadata["target_directory"].as_str().unwrap_or("target")))
+}
+
+/// Path of the one test binary of `package`, which has been built before.
+fn test_binary(package: &str) -> Result<PathBuf> {
+    let messages = sh::output(sh::cargo().args(["test", "-p", package, "--no-run", "--message-format=json", "--quiet"]))?;
+    for line in messages.lines() {
+        let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        let is_test = message["profile"]["test"] == true && message["target"]["kind"][0] == "test";
+        if let (true, Some(path)) = (is_test, message["executable"].as_str()) {
+            return Ok(path.into());
+        }
+    }
+    bail!("{package} has no test binary")
+}
+
+struct Run {
+    started: Instant,
+    skipped: Vec<String>,
+    failed: Vec<String>,
+}
+
+impl Run {
+    /// A failed step does not stop the others: one run shows everything that is wrong.
+    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
+        println!("\n=== {name}");
+        let begun = Instant::now();
+        match work() {
+            Ok(()) => println!("=== {name}: ok, {} s", begun.elapsed().as_secs()),
+            Err(error) => {
+                println!("=== {name}: FAILED, {} s: {error:#}", begun.elapsed().as_secs());
+                self.failed.push(name.to_string());
+            }
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        println!("\n=== {} min {} s", self.started.elapsed().as_secs() / 60, self.started.elapsed().as_secs() % 60);
+        for reason in &self.skipped {
+            println!("SKIPPED {reason}");
+        }
+        if self.skipped.is_empty() {
+            println!("nothing was skipped");
+        }
+        if !self.failed.is_empty() {
+            bail!("failed: {}", self.failed.join(", "));
+        }
+        Ok(())
+    }
+}
