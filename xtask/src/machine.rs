@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 use crate::sh;
 
 /// Programs that tests use, and the Debian package that brings each.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("iperf3", "iperf3"),
     ("curl", "curl"),
     ("faketime", "faketime"),
+    ("wg", "wireguard-tools"),
     ("unshare", "util-linux"),
 ];
 

@@ -12,5 +12,5 @@ pub fn run(words: &[&str]) -> Result<()> {
     let metadata = sh::output(sh::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
     let bin = std::path::Path::new(metadata["target_directory"].as_str().unwrap_or("target")).join("debug");
-    sh::run(machine::unshare().arg(bin.join("warren-playground")).args([left, right]).env("WARREN_BIN_DIR", &bin))
+    sh::run(machine::unshare().arg(bin.join("warren-playground")).args([left, right]).env("WARREN_E2E", "1").env("WARREN_BIN_DIR", &bin))
 }

@@ -1,0 +1,20 @@
+//! The commands, one file each.
+
+pub mod control;
+pub mod doctor;
+pub mod down;
+pub mod ip;
+pub mod join;
+pub mod login;
+pub mod nc;
+pub mod netcheck;
+pub mod ping;
+pub mod policy;
+pub mod quickstart;
+pub mod serve;
+pub mod set;
+pub mod status;
+pub mod switch;
+pub mod up;
+pub mod version;
+pub mod whois;

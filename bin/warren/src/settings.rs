@@ -1,0 +1,158 @@
+//! The settings of a node as flags: one table for `up`, `login` and `set`.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use warren_api::local::{MaskedPrefs, Prefs};
+
+/// Flags that are preferences. `None`: not mentioned on the command line.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// Use the routes to networks behind other nodes
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub accept_routes: Option<bool>,
+    /// Let the network's names resolve on this machine
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub accept_dns: Option<bool>,
+    /// Let nobody open a connection to this node
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub shields_up: Option<bool>,
+    /// Offer a shell on this node to those whom the policy allows
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub ssh: Option<bool>,
+    /// Name of this node instead of the machine's own
+    #[arg(long)]
+    pub hostname: Option<String>,
+    /// A user of this machine who may control the daemon without root
+    #[arg(long, value_name = "USER")]
+    pub operator: Option<String>,
+    /// Networks behind this node, as comma-separated prefixes
+    #[arg(long, value_name = "PREFIXES")]
+    pub advertise_routes: Option<String>,
+    /// Let others reach the internet through this node
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub advertise_exit_node: Option<bool>,
+    /// Reach the internet through that node
+    #[arg(long, value_name = "NODE")]
+    pub exit_node: Option<String>,
+}
+
+/// One setting: its flag, the preference that it is, and whether its value is the default.
+struct Row {
+    flag: &'static str,
+    field: &'static str,
+}
+
+const ROWS: [Row; 8] = [
+    Row { flag: "accept-routes", field: "RouteAll" },
+    Row { flag: "accept-dns", field: "CorpDNS" },
+    Row { flag: "shields-up", field: "ShieldsUp" },
+    Row { flag: "ssh", field: "RunSSH" },
+    Row { flag: "hostname", field: "Hostname" },
+    Row { flag: "operator", field: "OperatorUser" },
+    Row { flag: "advertise-routes", field: "AdvertiseRoutes" },
+    Row { flag: "exit-node", field: "ExitNodeIP" },
+];
+
+impl Settings {
+    /// What was mentioned, as an edit.
+    pub fn edit(&self) -> Result<MaskedPrefs> {
+        let mut edit = MaskedPrefs::new();
+        for (field, value) in [
+            ("RouteAll", self.accept_routes),
+            ("CorpDNS", self.accept_dns),
+            ("ShieldsUp", self.shields_up),
+            ("RunSSH", self.ssh),
+        ] {
+            if let Some(value) = value {
+                edit = edit.set(field, value);
+            }
+        }
+        if let Some(name) = &self.hostname {
+            if name.len() > 256 {
+                bail!("hostname \"{name}\" is too long (at most 256 characters)");
+            }
+            edit = edit.set("Hostname", name.as_str());
+        }
+        if let Some(user) = &self.operator {
+            edit = edit.set("OperatorUser", user.as_str());
+        }
+        if self.advertise_routes.is_some() || self.advertise_exit_node.is_some() {
+            edit = edit.set("AdvertiseRoutes", routes(self)?);
+        }
+        if let Some(node) = &self.exit_node {
+            edit = edit.set("ExitNodeIP", node.as_str());
+        }
+        Ok(edit)
+    }
+}
+
+fn routes(settings: &Settings) -> Result<Vec<String>> {
+    let mut routes = Vec::new();
+    for text in settings.advertise_routes.iter().flat_map(|list| list.split(',')).filter(|text| !text.is_empty()) {
+        let prefix: warren_ip::Prefix =
+            text.trim().parse().with_context(|| format!("\"{text}\" is not a network such as 10.0.0.0/24"))?;
+        routes.push(prefix.to_string());
+    }
+    if settings.advertise_exit_node == Some(true) {
+        routes.extend(["0.0.0.0/0".to_string(), "::/0".to_string()]);
+    }
+    let halves = ["0.0.0.0/0", "::/0"].map(|half| routes.iter().any(|route| route == half));
+    if halves[0] != halves[1] {
+        bail!("0.0.0.0/0 and ::/0 go together: an exit node carries both families");
+    }
+    Ok(routes)
+}
+
+/// Flags for settings that are not at their default and are not in `mentioned`: what `up` would silently undo.
+pub fn unmentioned(current: &Prefs, mentioned: &MaskedPrefs) -> Vec<String> {
+    let (Ok(now), Ok(usual)) = (serde_json::to_value(current), serde_json::to_value(Prefs::default())) else {
+        return Vec::new();
+    };
+    let empty = |value: &serde_json::Value| {
+        value.is_null() || value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty)
+    };
+    ROWS.iter()
+        .filter(|row| !mentioned.fields().any(|field| field == row.field))
+        .filter_map(|row| {
+            let (value, default) = (now.get(row.field)?, usual.get(row.field));
+            let same = Some(value) == default || (empty(value) && default.is_none_or(empty));
+            if same {
+                return None;
+            }
+            let text = match value {
+                serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Array(list) => list.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(","),
+                other => other.to_string(),
+            };
+            Some(format!("--{}={text}", row.flag))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mentioned_flags_become_an_edit() {
+        let settings = Settings { hostname: Some("x".into()), accept_dns: Some(false), ..Settings::default() };
+        let edit = settings.edit().unwrap();
+        let mut fields: Vec<&str> = edit.fields().collect();
+        fields.sort_unstable();
+        assert_eq!(fields, ["CorpDNS", "Hostname"]);
+    }
+
+    #[test]
+    fn a_setting_that_up_would_undo_is_named_with_its_value() {
+        let current = Prefs { hostname: "x".into(), shields_up: true, ..Prefs::default() };
+        let mentioned = MaskedPrefs::new().set("ShieldsUp", true);
+        assert_eq!(unmentioned(&current, &mentioned), ["--hostname=x"]);
+        assert!(unmentioned(&Prefs::default(), &MaskedPrefs::new()).is_empty());
+    }
+
+    #[test]
+    fn half_an_exit_node_is_refused() {
+        let settings = Settings { advertise_routes: Some("0.0.0.0/0".into()), ..Settings::default() };
+        assert!(settings.edit().is_err());
+    }
+}
