@@ -1,0 +1,116 @@
+use std::os::fd::AsRawFd;
+use std::net::UdpSocket;
+
+use warren_ip::offload::Super;
+use warren_os::{Host, OsConfig, READ_BYTES, Tun, Watch, interface_addrs};
+
+use crate::namespace::in_namespace;
+
+pub fn config(routes: &[&str]) -> OsConfig {
+    OsConfig {
+        interface: "warren0".into(),
+        mtu: 1280,
+        up: true,
+        addrs: vec!["100.64.0.1".parse().unwrap(), "fd7a:115c:a1e0::1".parse().unwrap()],
+        routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
+    }
+}
+
+fn claimed() -> (Host, Tun) {
+    let mut host = Host::open().unwrap();
+    let tun = Tun::open("warren0").unwrap();
+    host.claim("warren0", 1280).unwrap();
+    (host, tun)
+}
+
+fn routes_of(host: &mut Host) -> Vec<String> {
+    host.our_routes().unwrap().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn applying_twice_changes_nothing_and_a_smaller_wish_takes_away() {
+    in_namespace("apply", || {
+        let (mut host, _tun) = claimed();
+        let full = config(&["100.64.0.2/32", "100.64.0.3/32", "fd7a:115c:a1e0::2/128"]);
+        for _ in 0..2 {
+            let applied = host.apply(&full).unwrap();
+            assert!(applied.skipped.is_empty(), "{applied:?}");
+            assert_eq!(routes_of(&mut host), ["100.64.0.2/32", "100.64.0.3/32", "fd7a:115c:a1e0::2/128"]);
+        }
+        assert_eq!(interface_addrs("lo").unwrap(), full.addrs);
+        assert!(interface_addrs("warren0").unwrap().is_empty());
+
+        let mut smaller = config(&["100.64.0.3/32"]);
+        smaller.addrs = vec!["100.64.0.9".parse().unwrap()];
+        host.apply(&smaller).unwrap();
+        assert_eq!(routes_of(&mut host), ["100.64.0.3/32"]);
+        assert_eq!(interface_addrs("lo").unwrap(), smaller.addrs);
+
+        host.remove("warren0").unwrap();
+        assert_eq!(host.interface("warren0").unwrap(), None);
+        assert!(routes_of(&mut host).is_empty());
+        host.remove("warren0").unwrap();
+    });
+}
+
+#[test]
+fn an_interface_of_somebody_else_is_left_alone() {
+    in_namespace("foreign", || {
+        let mut host = Host::open().unwrap();
+        let _tun = Tun::open("warren0").unwrap();
+        assert!(host.apply(&config(&[])).is_err());
+        assert!(host.remove("warren0").is_err());
+        assert_eq!(host.interface("warren0").unwrap(), Some(false));
+    });
+}
+
+#[test]
+fn packets_cross_the_device_both_ways_as_bursts() {
+    in_namespace("packets", || {
+        let (mut host, tun) = claimed();
+        host.apply(&config(&["100.64.0.2/32"])).unwrap();
+        let socket = UdpSocket::bind("100.64.0.1:4000").unwrap();
+        socket.send_to(b"out", "100.64.0.2:5000").unwrap();
+        let out = read_until(&tun, |burst| burst.flow().is_some_and(|flow| flow.dst.port() == 5000));
+        let packets: Vec<Vec<u8>> = out.packets().collect();
+        assert!(packets[0].ends_with(b"out"));
+
+        let reply = warren_ip::build::udp(
+            "100.64.0.2:5000".parse().unwrap(),
+            "100.64.0.1:4000".parse().unwrap(),
+            b"back",
+        )
+        .unwrap();
+        tun.write(&Super::packet(reply)).unwrap();
+        let mut text = [0; 16];
+        let (length, from) = socket.recv_from(&mut text).unwrap();
+        assert_eq!((&text[..length], from), (&b"back"[..], "100.64.0.2:5000".parse().unwrap()));
+    });
+}
+
+/// Waits in the kernel for packets until one fits.
+fn read_until(tun: &Tun, fits: impl Fn(&Super) -> bool) -> Super {
+    loop {
+        let mut poll = libc::pollfd { fd: tun.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd that outlives the call.
+        assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 5_000) }, 1, "no packet came");
+        if let Ok(Some(burst)) = tun.read(Vec::with_capacity(READ_BYTES))
+            && fits(&burst)
+        {
+            return burst;
+        }
+    }
+}
+
+#[test]
+fn changes_elsewhere_are_news_and_our_own_are_not() {
+    in_namespace("watch", || {
+        let mut watch = Watch::open("warren0").unwrap();
+        let (mut host, _tun) = claimed();
+        host.apply(&config(&["100.64.0.2/32"])).unwrap();
+        assert!(!watch.read().unwrap(), "our own interface is no news");
+        let _other = Tun::open("other0").unwrap();
+        assert!(watch.read().unwrap());
+        assert!(!watch.read().unwrap());
+    });
+}
