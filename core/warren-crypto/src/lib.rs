@@ -4,10 +4,13 @@
 //! - [`seed`]: randomness as a value
 //! - [`time`]: dates as values
 //! - [`sealed_box`]: the NaCl box of disco and relay logins
+//! - [`channel`]: the TS2021 control channel, both ends
 
 #![forbid(unsafe_code)]
 
+pub mod channel;
 pub mod keys;
+mod noise;
 pub mod sealed_box;
 pub mod seed;
 pub mod time;
