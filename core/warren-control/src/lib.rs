@@ -1,3 +1,74 @@
-//! A whole control server as one value: registry, map sessions, decisions
+//! A whole control server as one value: the registry's rules, who must hear of what, and what each node is told.
+//!
+//! What it is not: no SQL, no HTTP, no task, no clock. The store commits what is decided here, the service carries
+//! requests in and maps out.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`rows`] | the registry as rows: what the store writes and reads |
+//! | [`command`] | what may be asked, by whom, and what is answered |
+//! | [`staged`] | the overlay on which a batch is decided, and the batch |
+//! | [`register`] | how a machine gets in, comes back and leaves |
+//! | [`event`] | what was decided, and who must hear of it |
+//! | [`presence`] | what nodes say about themselves, beside the registry |
+//! | [`snapshot`] | what everyone reads |
+//! | [`map_session`] | what one map stream sends next |
+//! | [`settings`] | what the operator configured |
+//!
+//! The one writer's loop:
+//!
+//! ```text
+//! let mut control = Control::from_rows(&store.load()?, settings, now)?;
+//! loop {
+//!     // waiting commands, and what control itself asks (`poll_ask`)
+//!     let mut staged = Staged::begin(&control);
+//!     let answers = commands.map(|command| staged.decide(command, wall, &mut random));
+//!     let batch = staged.finish();
+//!     if batch.needs_commit() { store.commit(&batch)?; }      // on error: drop the batch, answer "try again"
+//!     control.apply(batch, now)?;
+//!     send(answers);                                          // only now
+//!     if let Some(snapshot) = control.publish() { tell_sessions(snapshot); }
+//! }
+//! // beside it: handle_map_request, handle_stream_started/ended, handle_timeout; every second store.save_soft(take_soft())
+//! ```
 
 #![forbid(unsafe_code)]
+
+mod addresses;
+mod auth_keys;
+pub mod command;
+mod control;
+mod dns;
+pub mod event;
+pub mod map_session;
+mod names;
+mod node_set;
+mod operator_keys;
+mod operator_nodes;
+mod operator_users;
+mod pending;
+pub mod presence;
+mod records;
+pub mod register;
+mod registry;
+pub mod rows;
+pub mod settings;
+pub mod snapshot;
+pub mod staged;
+mod table;
+mod visibility;
+
+pub use auth_keys::KeySecret;
+pub use command::{Actor, Answer, Command, Refusal, RegisterRefusal, What};
+pub use control::{Control, Stale};
+pub use event::{Event, Impact, impact};
+pub use map_session::{Next, Session};
+pub use node_set::NodeSet;
+pub use pending::{AuthId, NotAnAuthId, Waiting};
+pub use presence::{Presence, Present};
+pub use register::RegisterAnswer;
+pub use registry::{Registry, RowsError};
+pub use rows::{AuditLine, RowChange, Rows, SoftRow};
+pub use settings::{DnsSettings, Settings, SettingsError};
+pub use snapshot::{MapError, Snapshot};
+pub use staged::{Batch, Staged};

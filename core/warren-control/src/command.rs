@@ -1,0 +1,313 @@
+//! What may be asked of the control server, by whom, and what it answers.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use warren_crypto::{MachinePublic, UnixTime};
+use warren_ip::Prefix;
+use warren_wire::{NodeId, RegisterRequest, UserId};
+
+use crate::auth_keys::KeySecret;
+use crate::pending::AuthId;
+use crate::register::RegisterAnswer;
+use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, User};
+
+/// Something that someone asks for.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Who asks, and from where.
+    pub actor: Actor,
+    /// What for.
+    pub what: What,
+}
+
+impl Command {
+    /// A command of the server's own clock and housekeeping.
+    pub fn by_server(what: What) -> Self {
+        Self { actor: Actor::Server, what }
+    }
+}
+
+/// Who asks. Whether they may is the caller's to decide before it gets here; this is for the audit line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// The server itself: expiry, clean-up.
+    Server,
+    /// A machine, by the key that its Noise handshake proved.
+    Machine {
+        /// The proven key.
+        key: MachinePublic,
+        /// Where it came from, if known.
+        from: Option<IpAddr>,
+    },
+    /// A person or program with an operator's rights.
+    Operator {
+        /// As the door knows them (`uid 1000`, a name).
+        name: String,
+        /// Which door (`admin socket`, `api`).
+        door: &'static str,
+    },
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server => f.write_str("server"),
+            Self::Machine { key, from: None } => write!(f, "machine {}", key.short()),
+            Self::Machine { key, from: Some(from) } => write!(f, "machine {} from {from}", key.short()),
+            Self::Operator { name, door } => write!(f, "{name} by {door}"),
+        }
+    }
+}
+
+/// Everything that can be asked.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A machine registers, re-registers, follows up or logs out.
+    Register {
+        /// The machine key of the Noise handshake that carried the request: never taken from the request itself.
+        machine: MachinePublic,
+        /// The request as received.
+        request: Box<RegisterRequest>,
+    },
+    /// An operator lets a waiting machine in, as a device of `user`.
+    ApproveRegistration {
+        /// From the page that the machine was sent to.
+        id: AuthId,
+        /// The owner.
+        user: UserId,
+    },
+    /// An operator turns a waiting machine away.
+    RejectRegistration {
+        /// From the page that the machine was sent to.
+        id: AuthId,
+    },
+    /// Sets when a node's key expires. `None` is at once.
+    ExpireNode {
+        /// Which.
+        node: NodeId,
+        /// When; times in the past count as now.
+        at: Option<UnixTime>,
+    },
+    /// A node's key never expires. An already expired key is good again.
+    DisableExpiry {
+        /// Which.
+        node: NodeId,
+    },
+    /// Gives a node a name that no longer follows its host name.
+    RenameNode {
+        /// Which.
+        node: NodeId,
+        /// One DNS label.
+        name: String,
+    },
+    /// Forgets a node; its addresses are free again.
+    DeleteNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// Gives a node tags, and so takes it from its user.
+    SetTags {
+        /// Which.
+        node: NodeId,
+        /// At least one, each `tag:` and a name.
+        tags: BTreeSet<String>,
+    },
+    /// Replaces the approved routes of a node. Stored; no peer routes by them yet.
+    SetRoutes {
+        /// Which.
+        node: NodeId,
+        /// The whole set.
+        routes: BTreeSet<Prefix>,
+    },
+    /// Makes a person of issuer `local`.
+    CreateUser {
+        /// Short, unique.
+        name: String,
+        /// May be empty.
+        display_name: String,
+        /// May be empty.
+        email: String,
+        /// May be empty.
+        picture_url: String,
+    },
+    /// Changes the short name.
+    RenameUser {
+        /// Whom.
+        user: UserId,
+        /// Short, unique.
+        name: String,
+    },
+    /// Forgets a person who has no nodes; their join keys go too.
+    DeleteUser {
+        /// Whom.
+        user: UserId,
+    },
+    /// Makes a join key.
+    CreateKey {
+        /// Whose nodes they will be; may be `None` only with tags.
+        user: Option<UserId>,
+        /// Roles of the nodes; empty for a person's devices.
+        tags: BTreeSet<String>,
+        /// More than once.
+        reusable: bool,
+        /// Nodes go when they have been away for a while.
+        ephemeral: bool,
+        /// `None` is never.
+        expiry: Option<UnixTime>,
+    },
+    /// The key lets nobody in from now on.
+    ExpireKey {
+        /// Which.
+        key: KeyId,
+    },
+    /// Forgets the key. Nodes that used it stay.
+    DeleteKey {
+        /// Which.
+        key: KeyId,
+    },
+    /// Replaces the policy.
+    ReplacePolicy {
+        /// HuJSON.
+        text: String,
+    },
+    /// A machine's host name changed: the node's name follows if it was made from it.
+    FollowHostname {
+        /// Which.
+        node: NodeId,
+        /// The new host name, unsanitised.
+        hostname: String,
+    },
+    /// Marks the keys that have expired by now, so that peers hear of it.
+    ExpireDue,
+    /// Removes an ephemeral node that has been away for long. Refused if it came back.
+    RemoveAway {
+        /// Which.
+        node: NodeId,
+    },
+}
+
+impl What {
+    /// The action's name in the audit table.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Self::Register { .. } => "register",
+            Self::ApproveRegistration { .. } => "approve_registration",
+            Self::RejectRegistration { .. } => "reject_registration",
+            Self::ExpireNode { .. } => "expire_node",
+            Self::DisableExpiry { .. } => "disable_expiry",
+            Self::RenameNode { .. } => "rename_node",
+            Self::DeleteNode { .. } => "delete_node",
+            Self::SetTags { .. } => "set_tags",
+            Self::SetRoutes { .. } => "set_routes",
+            Self::CreateUser { .. } => "create_user",
+            Self::RenameUser { .. } => "rename_user",
+            Self::DeleteUser { .. } => "delete_user",
+            Self::CreateKey { .. } => "create_key",
+            Self::ExpireKey { .. } => "expire_key",
+            Self::DeleteKey { .. } => "delete_key",
+            Self::ReplacePolicy { .. } => "replace_policy",
+            Self::FollowHostname { .. } => "follow_hostname",
+            Self::ExpireDue => "expire_due",
+            Self::RemoveAway { .. } => "remove_away",
+        }
+    }
+}
+
+/// What a granted command answers. It may leave the server only after its batch is committed.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To [`What::Register`].
+    Register(RegisterAnswer),
+    /// The node as it is now.
+    Node(Arc<Node>),
+    /// The user as it is now.
+    User(Arc<User>),
+    /// The key as it is now, and when it was just made the whole text, this once.
+    Key {
+        /// The row.
+        key: Arc<PreAuthKey>,
+        /// The text for `--auth-key`; `Some` only in answer to [`What::CreateKey`].
+        secret: Option<KeySecret>,
+    },
+    /// The policy as it is now.
+    Policy(Arc<PolicyRow>),
+    /// Done; there is nothing to show.
+    Done,
+}
+
+/// Why a command was not granted. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A row that was named does not exist.
+    #[error("no such {kind}: {name}")]
+    NotFound {
+        /// `node`, `user`, `key`, `registration`.
+        kind: &'static str,
+        /// As it was asked for.
+        name: String,
+    },
+    /// Someone else has it.
+    #[error("{what} {value:?} is taken")]
+    Taken {
+        /// `name`, …
+        what: &'static str,
+        /// As it was asked for.
+        value: String,
+    },
+    /// What was asked cannot be right, whatever the state.
+    #[error("{0}")]
+    Invalid(String),
+    /// Not in this state.
+    #[error("{0}")]
+    Conflict(String),
+    /// The policy does not compile.
+    #[error("policy: {0}")]
+    Policy(String),
+    /// A machine may not register like this. The text is what its user sees.
+    #[error("{0}")]
+    Register(RegisterRefusal),
+    /// No address is left.
+    #[error("no address left in {0}")]
+    NoAddress(Prefix),
+}
+
+/// Why a registration was refused. Flat on purpose: the first four are the field's own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterRefusal {
+    /// No such key, or the wrong secret for it.
+    #[error("invalid pre auth key")]
+    InvalidKey,
+    /// The key's time is over.
+    #[error("authkey expired")]
+    KeyExpired,
+    /// A one-off key was used before.
+    #[error("authkey already used")]
+    KeyUsed,
+    /// The node key belongs to another machine.
+    #[error("node exists with a different machine key")]
+    OtherMachine,
+    /// Only an operator may extend.
+    #[error("extending key is not allowed")]
+    Extending,
+    /// The node asks for tags that are not its to ask for.
+    #[error("requested tags are invalid or not permitted")]
+    Tags,
+    /// An operator said no.
+    #[error("registration was rejected")]
+    Rejected,
+    /// The request has no node key.
+    #[error("node key is missing")]
+    NoNodeKey,
+    /// The follow-up is not one of our links.
+    #[error("invalid followup URL")]
+    Followup,
+}
+
+impl From<RegisterRefusal> for Refusal {
+    fn from(refusal: RegisterRefusal) -> Self {
+        Self::Register(refusal)
+    }
+}

@@ -1,0 +1,315 @@
+//! The whole control server as one value.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use warren_crypto::UnixTime;
+use warren_wire::{MapRequest, NodeId, RelayMap, UserId};
+
+use crate::command::{Command, What};
+use crate::dns;
+use crate::event::{Event, Impact, impact};
+use crate::node_set::NodeSet;
+use crate::pending::{AuthId, Pending, Waiting};
+use crate::presence::Presence;
+use crate::records;
+use crate::registry::{Registry, RowsError};
+use crate::rows::{Revision, Rows, SoftRow};
+use crate::settings::Settings;
+use crate::snapshot::{Snapshot, Touched, Turn};
+use crate::staged::{Batch, Draft};
+use crate::table::Table;
+use crate::visibility::Reach;
+
+/// How often keys are looked at for expiry. Clients know the time of expiry themselves; this is for what they cannot.
+const EXPIRY_TICK: Duration = Duration::from_secs(5);
+
+/// How many pictures a session may fall behind before it is sent a whole map: at 20 a second, 50 s.
+const MOST_TURNS: usize = 1024;
+
+/// The registry with its presence: one writer owns it. See the crate's front page for how to drive it.
+#[derive(Debug)]
+pub struct Control {
+    settings: Arc<Settings>,
+    state: Draft,
+    presence: Presence,
+    asks: VecDeque<Command>,
+    next_tick: Instant,
+    published: Arc<Snapshot>,
+    /// Nodes whose record may differ from the published one.
+    stale_nodes: BTreeSet<NodeId>,
+    stale_users: BTreeSet<UserId>,
+    stale_reach: bool,
+    stale_relays: bool,
+    stale_rows: bool,
+}
+
+/// A batch that was decided on another state than the present one; nothing was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("batch of revision {} does not follow revision {}", .base.0, .present.0)]
+pub struct Stale {
+    /// What the batch was decided on.
+    pub base: Revision,
+    /// What the control server holds.
+    pub present: Revision,
+}
+
+impl Control {
+    /// Folds loaded rows into a server on which nobody is connected.
+    ///
+    /// # Errors
+    /// [`RowsError`]: settings that cannot work, rows that no server wrote, a policy that does not compile.
+    pub fn from_rows(rows: &Rows, settings: Settings, now: Instant) -> Result<Self, RowsError> {
+        settings.check()?;
+        let registry = Registry::from_rows(rows, &settings)?;
+        let policy = rows.policy.as_ref().map(|policy| policy.text.as_str());
+        let reach = Reach::compile(policy, &registry).map_err(RowsError::Policy)?;
+        let mut presence = Presence::from_rows(&rows.soft);
+        for node in registry.nodes().filter(|node| node.ephemeral) {
+            presence.watch_away(node.id, settings.ephemeral_timeout, now);
+        }
+        let settings = Arc::new(settings);
+        let state = Draft { registry, pending: Pending::default(), reach };
+        let published = first_picture(&settings, &state, &presence);
+        Ok(Self {
+            settings,
+            state,
+            presence,
+            asks: VecDeque::new(),
+            next_tick: now,
+            published: Arc::new(published),
+            stale_nodes: BTreeSet::new(),
+            stale_users: BTreeSet::new(),
+            stale_reach: false,
+            stale_relays: false,
+            stale_rows: false,
+        })
+    }
+
+    /// A map stream of `node` has begun.
+    pub fn handle_stream_started(&mut self, node: NodeId) {
+        if self.state.registry.node(node).is_some() {
+            self.presence.session_started(node);
+        }
+    }
+
+    /// A map stream of `node` has ended. Every start has exactly one end, in any order.
+    pub fn handle_stream_ended(&mut self, node: NodeId, now: Instant, wall: UnixTime) {
+        let Some(row) = self.state.registry.node(node) else { return };
+        let remove_after = row.ephemeral.then_some(self.settings.ephemeral_timeout);
+        self.presence.session_ended(node, remove_after, now, wall);
+    }
+
+    /// Takes in what a map request of `node` says (streaming, lite or one-shot). Returns whether anything was new.
+    /// The caller has found the node by machine and node key ([`Snapshot::node_of`]).
+    pub fn handle_map_request(&mut self, node: NodeId, request: &MapRequest) -> bool {
+        let Some(row) = self.state.registry.node(node) else { return false };
+        if request.read_only {
+            return false;
+        }
+        let hostname = request.hostinfo.as_ref().map(|hostinfo| hostinfo.hostname.as_str()).unwrap_or_default();
+        if !hostname.is_empty() && crate::register::cut(hostname, 255) != row.hostname {
+            let what = What::FollowHostname { node, hostname: hostname.to_owned() };
+            self.asks.push_back(Command::by_server(what));
+        }
+        self.presence.hear_request(node, request)
+    }
+
+    /// Time passed: graces end, ephemeral nodes become due, keys expire.
+    pub fn handle_timeout(&mut self, now: Instant, wall: UnixTime) {
+        for node in self.presence.handle_timeout(now) {
+            self.asks.push_back(Command::by_server(What::RemoveAway { node }));
+        }
+        if now >= self.next_tick {
+            self.next_tick = now + EXPIRY_TICK;
+            if self.state.registry.nodes().any(|node| !node.expired && node.is_expired(wall)) {
+                self.asks.push_back(Command::by_server(What::ExpireDue));
+            }
+        }
+    }
+
+    /// Makes a committed batch the state. Answers of its commands may leave afterwards.
+    ///
+    /// # Errors
+    /// [`Stale`], which means that two batches were open at once: a mistake of the caller.
+    pub fn apply(&mut self, batch: Batch, now: Instant) -> Result<(), Stale> {
+        let present = self.state.registry.revision();
+        if batch.base != present {
+            return Err(Stale { base: batch.base, present });
+        }
+        self.state = batch.state;
+        self.stale_rows |= !batch.rows.is_empty();
+        for event in &batch.events {
+            self.follow(event, now);
+        }
+        for said in &batch.said {
+            if self.state.registry.node(said.node).is_some() {
+                self.presence.hear_hostinfo(said.node, &said.hostinfo, said.capability);
+            }
+        }
+        Ok(())
+    }
+
+    /// Other relays, from now on.
+    pub fn set_relay_map(&mut self, relay_map: RelayMap) {
+        if self.settings.relay_map != relay_map {
+            self.settings = Arc::new(Settings { relay_map, ..Settings::clone(&self.settings) });
+            self.stale_relays = true;
+        }
+    }
+
+    /// Makes a new picture if anything changed that a reader could see. Call it after a batch, or some tens of times a
+    /// second, never per change: every session looks at every picture.
+    pub fn publish(&mut self) -> Option<Arc<Snapshot>> {
+        self.stale_nodes.append(&mut self.presence.take_untold());
+        let is_fresh = self.stale_nodes.is_empty()
+            && self.stale_users.is_empty()
+            && !self.stale_reach
+            && !self.stale_relays
+            && !self.stale_rows;
+        if is_fresh {
+            return None;
+        }
+        let mut picture = Snapshot::clone(&self.published);
+        picture.seq += 1;
+        picture.settings = Arc::clone(&self.settings);
+        picture.registry = self.state.registry.clone();
+        picture.known = self.presence.known();
+        let mut nodes = Vec::new();
+        for node in std::mem::take(&mut self.stale_nodes) {
+            let before = picture.records.get(&node).cloned();
+            let after = self.record(node);
+            if before.as_deref() == after.as_deref() {
+                continue;
+            }
+            match after {
+                Some(record) => picture.records.insert(node, record),
+                None => picture.records.remove(&node),
+            };
+            nodes.push(Touched { node, before });
+        }
+        if std::mem::take(&mut self.stale_reach) {
+            picture.everyone = Arc::new(picture.registry.nodes().map(|node| node.id).collect());
+            picture.reach = self.state.reach.refreshed(&picture.registry);
+            picture.reach_seq = picture.seq;
+        }
+        if std::mem::take(&mut self.stale_relays) {
+            picture.relay_map = Arc::new(self.settings.relay_map.clone());
+        }
+        self.stale_rows = false;
+        let users = std::mem::take(&mut self.stale_users).into_iter().collect();
+        picture.turns.push_back(Arc::new(Turn { seq: picture.seq, nodes, users }));
+        if picture.turns.len() > MOST_TURNS {
+            picture.turns.pop_front();
+        }
+        self.published = Arc::new(picture);
+        Some(Arc::clone(&self.published))
+    }
+
+    /// What the server itself wants decided; call until `None`, and decide these like any other command.
+    pub fn poll_ask(&mut self) -> Option<Command> {
+        self.asks.pop_front()
+    }
+
+    /// When [`Control::handle_timeout`] wants to be called next.
+    pub fn poll_timeout(&self) -> Instant {
+        self.presence.poll_timeout().map_or(self.next_tick, |at| at.min(self.next_tick))
+    }
+
+    /// Soft facts to be stored, without haste: every second or so, and at the end. After a crash nodes say most of
+    /// them again; the home relay is what a stock client would not repeat.
+    pub fn take_soft(&mut self) -> Vec<SoftRow> {
+        self.presence.take_unsaved()
+    }
+
+    /// The last picture.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.published)
+    }
+
+    /// The registry as of the last batch applied.
+    pub fn registry(&self) -> &Registry {
+        &self.state.registry
+    }
+
+    /// What nodes said, and who is there.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// A registration that waits for an operator (or was turned away), while its link is good.
+    pub fn waiting(&self, id: AuthId, now: UnixTime) -> Option<&Waiting> {
+        self.state.pending.get(id, now)
+    }
+
+    /// All registrations that wait.
+    pub fn all_waiting(&self, now: UnixTime) -> Vec<(AuthId, Waiting)> {
+        let open = |(id, _): &(AuthId, &Waiting)| self.state.pending.get(*id, now).is_some_and(|w| !w.rejected);
+        self.state.pending.iter().filter(open).map(|(id, waiting)| (id, waiting.clone())).collect()
+    }
+
+    pub(crate) fn draft(&self) -> Draft {
+        self.state.clone()
+    }
+
+    fn record(&self, node: NodeId) -> Option<Arc<warren_wire::Node>> {
+        let row = self.state.registry.node(node)?;
+        let present = self.presence.get(node).map(|present| &**present);
+        records::peer_record(row, present, &self.settings).map(Arc::new)
+    }
+
+    /// Notes what an event makes stale, and what presence must do about it.
+    fn follow(&mut self, event: &Event, now: Instant) {
+        match event {
+            Event::NodeAdded(node) | Event::NodeRekeyed(node) if node.ephemeral => {
+                self.presence.watch_away(node.id, self.settings.ephemeral_timeout, now);
+            }
+            Event::NodeRemoved(node) => self.presence.forget(*node),
+            _ => {}
+        }
+        match impact(event) {
+            Impact::Nobody => {}
+            Impact::PeersOf(node) => {
+                self.stale_nodes.insert(node);
+            }
+            Impact::Reach(node) => {
+                self.stale_nodes.insert(node);
+                self.stale_reach = true;
+            }
+            Impact::WhoSees(user) => {
+                self.stale_users.insert(user);
+                self.stale_reach = true;
+            }
+            Impact::Everyone => self.stale_reach = true,
+        }
+    }
+}
+
+fn first_picture(settings: &Arc<Settings>, state: &Draft, presence: &Presence) -> Snapshot {
+    let mut records = Table::default();
+    for node in state.registry.nodes() {
+        let present = presence.get(node.id).map(|present| &**present);
+        if let Some(record) = records::peer_record(node, present, settings) {
+            records.insert(node.id, Arc::new(record));
+        }
+    }
+    Snapshot {
+        seq: 1,
+        settings: Arc::clone(settings),
+        registry: state.registry.clone(),
+        known: presence.known(),
+        records,
+        reach: state.reach.clone(),
+        reach_seq: 1,
+        everyone: Arc::new(state.registry.nodes().map(|node| node.id).collect::<NodeSet>()),
+        relay_map: Arc::new(settings.relay_map.clone()),
+        dns: Arc::new(dns::config(settings)),
+        turns: VecDeque::from([Arc::new(Turn { seq: 1, nodes: Vec::new(), users: Vec::new() })]),
+    }
+}

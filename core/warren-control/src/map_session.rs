@@ -1,0 +1,227 @@
+//! One map stream: what it has sent, and what it must send next.
+//!
+//! A session does not keep a copy of the map. It keeps the number of the picture it has sent and the set of nodes that
+//! were visible in it; what changed since is in the pictures' turns, which all sessions share. Law, tested: folding
+//! what a session sends gives [`Snapshot::netmap_for`], as far as the protocol can say it.
+//!
+//! ```text
+//! new ──next──▶ whole map ──next──▶ delta | nothing ──…──▶ Gone
+//!                   ▲                    │
+//!                   └── too far behind ──┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use warren_crypto::{NodePublic, UnixTime};
+use warren_wire::netmap::{NetMap, diff, full};
+use warren_wire::{
+    CapabilityVersion, Debug as WireDebug, DnsConfig, FilterRule, MapResponse, Node as WireNode, NodeId, RelayMap, UserId,
+};
+
+use crate::node_set::NodeSet;
+use crate::snapshot::{MapError, Snapshot, Touched, filters};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    node: NodeId,
+    key: NodePublic,
+    version: CapabilityVersion,
+    sent: Option<Sent>,
+}
+
+/// What the client holds, as far as it is needed to find what changed.
+#[derive(Debug)]
+struct Sent {
+    seq: u64,
+    reach_seq: u64,
+    visible: Arc<NodeSet>,
+    me: Arc<WireNode>,
+    rules: Arc<Vec<FilterRule>>,
+    relay_map: Arc<RelayMap>,
+    dns: Arc<DnsConfig>,
+}
+
+/// What to do for a stream now.
+#[derive(Debug)]
+pub enum Next {
+    /// Send this.
+    Map(Box<MapResponse>),
+    /// Nothing changed that this node sees.
+    Nothing,
+    /// End the stream: the node was removed, or has another key now. The client registers or polls again.
+    Gone,
+    /// The map cannot be made; the client keeps what it has. Someone should look.
+    Failed(MapError),
+}
+
+impl Session {
+    /// A stream that has sent nothing. `key` and `version` are those of its map request.
+    pub fn new(node: NodeId, key: NodePublic, version: CapabilityVersion) -> Self {
+        Self { node, key, version, sent: None }
+    }
+
+    /// Whose stream it is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What to send so that the client holds what `snapshot` shows. Call with newer pictures only; each call counts as
+    /// sent, so a message that cannot be delivered ends the stream.
+    pub fn next(&mut self, snapshot: &Snapshot, wall: UnixTime) -> Next {
+        if snapshot.registry().node(self.node).is_none_or(|node| node.node_key != self.key) {
+            return Next::Gone;
+        }
+        let me = match snapshot.self_record(self.node) {
+            Ok(me) => me,
+            Err(error) => return Next::Failed(error),
+        };
+        let response = match self.sent.take() {
+            Some(sent) if sent.seq == snapshot.seq => {
+                self.sent = Some(sent);
+                return Next::Nothing;
+            }
+            Some(sent) => match changes_since(snapshot, sent.seq) {
+                Some(changes) => self.delta(snapshot, sent, me, &changes),
+                None => self.whole(snapshot, Some(&sent.visible), me),
+            },
+            None => self.whole(snapshot, None, me),
+        };
+        match response {
+            Some(mut response) => {
+                response.control_time = Some(wall);
+                Next::Map(Box::new(response))
+            }
+            None => Next::Nothing,
+        }
+    }
+
+    fn whole(
+        &mut self,
+        snapshot: &Snapshot,
+        visible_before: Option<&NodeSet>,
+        me: Arc<WireNode>,
+    ) -> Option<MapResponse> {
+        let map = snapshot.netmap_for(self.node).ok()?; // the one error was ruled out with `me`
+        let mut response = full(&map, self.version);
+        // Nothing of the client's goes to its vendor from a private server (trap 68).
+        response.debug = Some(WireDebug { disable_log_tail: true, ..WireDebug::default() });
+        if let (Some(before), true) = (visible_before, response.peers.is_empty()) {
+            // An empty list of peers would mean "unchanged" (trap 32).
+            response.peers_removed = before.iter().filter(|peer| *peer != self.node).collect();
+        }
+        self.sent = Some(Sent {
+            seq: snapshot.seq,
+            reach_seq: snapshot.reach_seq,
+            visible: snapshot.visible_to(self.node),
+            me,
+            rules: snapshot.filter_of(self.node),
+            relay_map: Arc::clone(&snapshot.relay_map),
+            dns: Arc::clone(&snapshot.dns),
+        });
+        Some(response)
+    }
+
+    /// Cuts both maps down to what may differ and lets the protocol crate find the words.
+    fn delta(
+        &mut self,
+        snapshot: &Snapshot,
+        sent: Sent,
+        me: Arc<WireNode>,
+        changes: &Changes,
+    ) -> Option<MapResponse> {
+        let mut now = Sent {
+            seq: snapshot.seq,
+            reach_seq: snapshot.reach_seq,
+            me: if *me == *sent.me { Arc::clone(&sent.me) } else { me },
+            relay_map: Arc::clone(&snapshot.relay_map),
+            dns: Arc::clone(&snapshot.dns),
+            visible: Arc::clone(&sent.visible),
+            rules: Arc::clone(&sent.rules),
+        };
+        if sent.reach_seq != snapshot.reach_seq {
+            let (visible, rules) = (snapshot.visible_to(self.node), snapshot.filter_of(self.node));
+            if visible != sent.visible {
+                now.visible = visible;
+            }
+            if rules != sent.rules {
+                now.rules = rules;
+            }
+        }
+        let (mut old, mut new) = (NetMap::default(), NetMap::default());
+        let mut fresh_owners = BTreeSet::new();
+        for peer in self.may_differ(&sent.visible, &now.visible, changes) {
+            let record = snapshot.records.get(&peer);
+            let before = match changes.nodes.get(&peer) {
+                Some(first) => first.before.as_ref(),
+                None => record,
+            };
+            if let Some(before) = before.filter(|_| sent.visible.contains(peer)) {
+                old.peers.insert(peer, WireNode::clone(before));
+            }
+            if let Some(after) = record.filter(|_| now.visible.contains(peer)) {
+                if old.peers.get(&peer).is_none_or(|before| before.user != after.user) {
+                    fresh_owners.insert(after.user);
+                }
+                new.peers.insert(peer, WireNode::clone(after));
+            }
+        }
+        if sent.me.user != now.me.user {
+            fresh_owners.insert(now.me.user);
+        }
+        fresh_owners.extend(changes.users.iter().copied().filter(|user| self.sees_user(snapshot, &now, *user)));
+        // A profile said twice is harmless, one not said shows a nameless owner (trap 37).
+        new.profiles = snapshot.profiles(fresh_owners.into_iter());
+        (old.self_node, new.self_node) = (WireNode::clone(&sent.me), WireNode::clone(&now.me));
+        if !Arc::ptr_eq(&sent.rules, &now.rules) {
+            (old.filters, new.filters) = (filters(&sent.rules), filters(&now.rules));
+        }
+        if !Arc::ptr_eq(&sent.relay_map, &now.relay_map) {
+            (old.relay_map, new.relay_map) = (RelayMap::clone(&sent.relay_map), RelayMap::clone(&now.relay_map));
+        }
+        if !Arc::ptr_eq(&sent.dns, &now.dns) {
+            (old.dns, new.dns) = (DnsConfig::clone(&sent.dns), DnsConfig::clone(&now.dns));
+        }
+        self.sent = Some(now);
+        diff(Some(&old), &new, self.version)
+    }
+
+    fn may_differ(&self, old: &NodeSet, new: &NodeSet, changes: &Changes) -> BTreeSet<NodeId> {
+        let shown = |peer: &NodeId| old.contains(*peer) || new.contains(*peer);
+        let mut peers: BTreeSet<NodeId> = changes.nodes.keys().copied().filter(shown).collect();
+        peers.extend(new.without(old));
+        peers.extend(old.without(new));
+        peers.remove(&self.node);
+        peers
+    }
+
+    fn sees_user(&self, snapshot: &Snapshot, now: &Sent, user: UserId) -> bool {
+        let owns = |peer: NodeId| snapshot.records.get(&peer).is_some_and(|record| record.user == user);
+        now.me.user == user || now.visible.iter().any(owns)
+    }
+}
+
+/// What happened after one picture, up to another.
+struct Changes<'a> {
+    /// The first change of each node: its `before` is what the older picture showed.
+    nodes: BTreeMap<NodeId, &'a Touched>,
+    users: BTreeSet<UserId>,
+}
+
+/// `None`: the pictures in between are forgotten.
+fn changes_since(snapshot: &Snapshot, seq: u64) -> Option<Changes<'_>> {
+    let oldest = snapshot.turns.front()?.seq;
+    if seq + 1 < oldest {
+        return None;
+    }
+    let mut changes = Changes { nodes: BTreeMap::new(), users: BTreeSet::new() };
+    let known = usize::try_from(seq + 1 - oldest).ok()?;
+    for turn in snapshot.turns.iter().skip(known) {
+        for touched in &turn.nodes {
+            changes.nodes.entry(touched.node).or_insert(touched);
+        }
+        changes.users.extend(&turn.users);
+    }
+    Some(changes)
+}

@@ -1,0 +1,92 @@
+//! Names of nodes, users and tags: what is accepted as it is, and what is made of a machine's host name.
+
+use warren_wire::NodeName;
+
+/// One DNS label as we hand it out; see [`NodeName`].
+pub fn is_label(text: &str) -> bool {
+    NodeName::new(text).is_ok()
+}
+
+/// Labels joined by dots, together short enough that a label can stand in front (253 − 64).
+pub fn is_domain(text: &str) -> bool {
+    text.len() <= 189 && text.split('.').all(is_label)
+}
+
+/// `tag:` and a name that begins with a letter: letters, digits and hyphens, at most 63 bytes after the colon.
+pub fn is_tag(text: &str) -> bool {
+    text.strip_prefix("tag:").is_some_and(|name| {
+        name.len() <= 63
+            && name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    })
+}
+
+/// Short names of people: what can stand before an `@` and in a policy. Letters, digits, `-`, `_`, `.` and an optional
+/// domain after one `@`; begins with a letter; at most 255 bytes.
+pub fn is_user_name(text: &str) -> bool {
+    let mut parts = text.split('@');
+    let plain = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    text.len() <= 255
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && parts.next().is_some_and(plain)
+        && parts.next().is_none_or(plain)
+        && parts.next().is_none()
+}
+
+/// Makes a label of whatever a machine calls itself; `node` if nothing is left (control-protocol.md §11.2).
+pub fn from_hostname(hostname: &str) -> NodeName {
+    NodeName::sanitise(hostname)
+}
+
+/// The first of `base`, `base-1`, `base-2`, … that is free.
+pub fn first_free(base: &NodeName, is_taken: impl Fn(&str) -> bool) -> String {
+    let numbered = (1..).map(|number| base.numbered(number));
+    let mut candidates = std::iter::once(base.clone()).chain(numbered);
+    let free = candidates.find(|name| !is_taken(name.as_str()));
+    free.map_or_else(|| base.to_string(), |name| name.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_taken_name_gets_the_first_free_number() {
+        let taken = ["web", "web-1", "web-3"];
+        let free = |base: &str| first_free(&from_hostname(base), |name| taken.contains(&name));
+        assert_eq!((free("web"), free("db")), ("web-2".to_owned(), "db".to_owned()));
+    }
+
+    #[test]
+    fn tags_and_users_have_a_grammar() {
+        for good in ["tag:web", "tag:a1-B"] {
+            assert!(is_tag(good), "{good}");
+        }
+        for bad in ["web", "tag:", "tag:1a", "tag:a b", "tag:a,b", "tag:ä"] {
+            assert!(!is_tag(bad), "{bad}");
+        }
+        for good in ["ann", "ann.b_c-1", "ann@example.net"] {
+            assert!(is_user_name(good), "{good}");
+        }
+        for bad in ["", "1ann", "a b", "a@b@c", "ann@", "@ann", "ann/../x", "tag:x"] {
+            assert!(!is_user_name(bad), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_machine_calls_itself_its_name_is_a_label(hostname in ".{0,300}", clashes in 0_usize..40) {
+            let base = from_hostname(&hostname);
+            let mut taken = std::collections::BTreeSet::new();
+            for _ in 0..=clashes {
+                let name = first_free(&base, |name| taken.contains(name));
+                prop_assert!(is_label(&name), "{name:?}");
+                prop_assert!(taken.insert(name));
+            }
+        }
+    }
+}

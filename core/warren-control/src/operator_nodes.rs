@@ -1,0 +1,160 @@
+//! Nodes, as an operator changes them, and what the server's own clock does to them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use warren_crypto::UnixTime;
+use warren_ip::Prefix;
+use warren_wire::NodeId;
+
+use crate::command::{Answer, Refusal};
+use crate::event::Event;
+use crate::names;
+use crate::operator_keys::check_tags;
+use crate::presence::is_connected;
+use crate::register::cut;
+use crate::rows::{NameOrigin, Node, Owner};
+use crate::staged::Staged;
+
+/// More than anybody approves by hand; bounds the row and every peer's map.
+const MOST_ROUTES: usize = 1024;
+
+impl Staged {
+    pub(crate) fn expire_node(
+        &mut self,
+        id: NodeId,
+        at: Option<UnixTime>,
+        now: UnixTime,
+    ) -> Result<Answer, Refusal> {
+        let node = self.node(id)?;
+        let expiry = at.unwrap_or(now).max(now);
+        let expired = expiry <= now;
+        if node.expired && expired {
+            return Ok(Answer::Node(node));
+        }
+        self.note(now, format!("node:{}", id.0), expiry.to_rfc3339());
+        let node = self.put_node(Node { expiry: Some(expiry), expired, ..Node::clone(&node) });
+        self.events.push(if expired { Event::NodeExpired(id) } else { Event::NodeChanged(id) });
+        Ok(Answer::Node(node))
+    }
+
+    pub(crate) fn disable_expiry(&mut self, id: NodeId, now: UnixTime) -> Result<Answer, Refusal> {
+        let node = self.node(id)?;
+        if node.expiry.is_none() {
+            return Ok(Answer::Node(node));
+        }
+        self.note(now, format!("node:{}", id.0), "");
+        let node = self.put_node(Node { expiry: None, expired: false, ..Node::clone(&node) });
+        self.events.push(Event::NodeChanged(id));
+        Ok(Answer::Node(node))
+    }
+
+    pub(crate) fn rename_node(&mut self, id: NodeId, name: String, now: UnixTime) -> Result<Answer, Refusal> {
+        let node = self.node(id)?;
+        if !names::is_label(&name) {
+            let rule = "1 to 63 of a-z, 0-9 and -, no hyphen at either end";
+            return Err(Refusal::Invalid(format!("{name:?} cannot be a node's name: {rule}")));
+        }
+        if node.name != name && self.state.registry.is_name_taken(&name) {
+            return Err(Refusal::Taken { what: "node name", value: name });
+        }
+        if node.name == name && node.name_origin == NameOrigin::Chosen {
+            return Ok(Answer::Node(node));
+        }
+        self.note(now, format!("node:{}", id.0), format!("{} to {name}", node.name));
+        let node = self.put_node(Node { name, name_origin: NameOrigin::Chosen, ..Node::clone(&node) });
+        self.events.push(Event::NodeChanged(id));
+        Ok(Answer::Node(node))
+    }
+
+    pub(crate) fn delete_node(&mut self, id: NodeId, now: UnixTime) -> Result<Answer, Refusal> {
+        let node = self.node(id)?;
+        self.note(now, format!("node:{}", id.0), node.name.clone());
+        self.remove_node(id);
+        Ok(Answer::Done)
+    }
+
+    pub(crate) fn set_tags(
+        &mut self,
+        id: NodeId,
+        tags: BTreeSet<String>,
+        now: UnixTime,
+    ) -> Result<Answer, Refusal> {
+        let node = self.node(id)?;
+        check_tags(&tags)?;
+        if tags.is_empty() {
+            let way_back = "a person gets it back by logging in on it";
+            return Err(Refusal::Invalid(format!("a node cannot be left without an owner; {way_back}")));
+        }
+        let owner = Owner::Tags(tags);
+        if node.owner == owner {
+            return Ok(Answer::Node(node));
+        }
+        self.note(now, format!("node:{}", id.0), format!("{owner:?}"));
+        // Tagged nodes never expire; one whose key had expired is back (control-protocol.md §11.10).
+        let node = self.put_node(Node { owner, expiry: None, expired: false, ..Node::clone(&node) });
+        self.events.push(Event::NodeOwnerChanged(id));
+        Ok(Answer::Node(node))
+    }
+
+    pub(crate) fn set_routes(
+        &mut self,
+        id: NodeId,
+        mut routes: BTreeSet<Prefix>,
+        now: UnixTime,
+    ) -> Result<Answer, Refusal> {
+        let node = self.node(id)?;
+        if routes.len() > MOST_ROUTES {
+            return Err(Refusal::Invalid(format!("more than {MOST_ROUTES} routes")));
+        }
+        // Half an exit node would leak the other family: both default routes or neither (§12.3, trap 72).
+        if routes.contains(&Prefix::ALL_V4) || routes.contains(&Prefix::ALL_V6) {
+            routes.extend([Prefix::ALL_V4, Prefix::ALL_V6]);
+        }
+        if node.approved_routes == routes {
+            return Ok(Answer::Node(node));
+        }
+        let text: Vec<String> = routes.iter().map(Prefix::to_string).collect();
+        self.note(now, format!("node:{}", id.0), text.join(","));
+        let node = self.put_node(Node { approved_routes: routes, ..Node::clone(&node) });
+        self.events.push(Event::NodeRoutesChanged(id));
+        Ok(Answer::Node(node))
+    }
+
+    pub(crate) fn follow_hostname(&mut self, id: NodeId, hostname: &str, now: UnixTime) -> Result<Answer, Refusal> {
+        let node = self.node(id)?;
+        let hostname = cut(hostname, 255);
+        if node.hostname == hostname {
+            return Ok(Answer::Node(node));
+        }
+        let name = self.following_name(&node, hostname);
+        if name != node.name {
+            self.note(now, format!("node:{}", id.0), format!("{} to {name}", node.name));
+        }
+        let node = self.put_node(Node { name, hostname: hostname.to_owned(), ..Node::clone(&node) });
+        self.events.push(Event::NodeChanged(id));
+        Ok(Answer::Node(node))
+    }
+
+    /// Time does not write rows; this does, once per node, so that sessions hear of it like of any other change.
+    pub(crate) fn expire_due(&mut self, now: UnixTime) -> Result<Answer, Refusal> {
+        let due: Vec<Arc<Node>> =
+            self.state.registry.nodes().filter(|node| !node.expired && node.is_expired(now)).cloned().collect();
+        for node in due {
+            self.note(now, format!("node:{}", node.id.0), "key expired");
+            self.events.push(Event::NodeExpired(node.id));
+            self.put_node(Node { expired: true, ..Node::clone(&node) });
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(crate) fn remove_away(&mut self, id: NodeId, now: UnixTime) -> Result<Answer, Refusal> {
+        let node = self.node(id)?;
+        if !node.ephemeral || is_connected(&self.presence, id) {
+            return Err(Refusal::Conflict(format!("node {} is not an ephemeral node that is away", id.0)));
+        }
+        self.note(now, format!("node:{}", id.0), node.name.clone());
+        self.remove_node(id);
+        Ok(Answer::Done)
+    }
+}

@@ -1,0 +1,79 @@
+//! People, as an operator makes, renames and forgets them.
+
+use std::sync::Arc;
+
+use warren_crypto::UnixTime;
+use warren_wire::UserId;
+
+use crate::command::{Answer, Refusal};
+use crate::event::Event;
+use crate::names;
+use crate::register::next;
+use crate::rows::{KeyId, RowChange, User};
+use crate::staged::Staged;
+
+impl Staged {
+    /// `wish` has everything but the id and the subject.
+    pub(crate) fn create_user(&mut self, wish: User) -> Result<Answer, Refusal> {
+        self.check_user_name(&wish.name)?;
+        for (what, text) in
+            [("display name", &wish.display_name), ("e-mail", &wish.email), ("picture", &wish.picture_url)]
+        {
+            if text.len() > 1024 || text.chars().any(char::is_control) {
+                return Err(Refusal::Invalid(format!("the {what} is too long or has control characters")));
+            }
+        }
+        let id = UserId(self.count(|facts| next(&mut facts.next_user)));
+        self.note(wish.created, format!("user:{}", id.0), wish.name.clone());
+        let user = self.put_user(User { id, subject: id.0.to_string(), ..wish });
+        self.events.push(Event::UserAdded(id));
+        Ok(Answer::User(user))
+    }
+
+    pub(crate) fn rename_user(&mut self, id: UserId, name: String, now: UnixTime) -> Result<Answer, Refusal> {
+        let user = self.user(id)?;
+        if user.name == name {
+            return Ok(Answer::User(user));
+        }
+        self.check_user_name(&name)?;
+        self.note(now, format!("user:{}", id.0), format!("{} to {name}", user.name));
+        let user = self.put_user(User { name, ..User::clone(&user) });
+        self.events.push(Event::UserChanged(id));
+        Ok(Answer::User(user))
+    }
+
+    /// Refused while the person has nodes, as in the field: deleting devices should be said, not implied.
+    pub(crate) fn delete_user(&mut self, id: UserId, now: UnixTime) -> Result<Answer, Refusal> {
+        let user = self.user(id)?;
+        let nodes = self.state.registry.nodes().filter(|node| node.owner.user() == Some(id)).count();
+        if nodes > 0 {
+            return Err(Refusal::Conflict(format!("user {} still has {nodes} node(s); delete them first", user.name)));
+        }
+        let keys: Vec<KeyId> =
+            self.state.registry.keys().filter(|key| key.user == Some(id)).map(|key| key.id).collect();
+        self.note(now, format!("user:{}", id.0), format!("{} and {} join key(s)", user.name, keys.len()));
+        for key in keys {
+            self.remove_key(key);
+        }
+        self.state.registry.remove_user(id);
+        self.rows.push(RowChange::DeleteUser(id));
+        self.events.push(Event::UserRemoved(id));
+        Ok(Answer::Done)
+    }
+
+    pub(crate) fn user(&self, id: UserId) -> Result<Arc<User>, Refusal> {
+        let missing = || Refusal::NotFound { kind: "user", name: id.0.to_string() };
+        self.state.registry.user(id).cloned().ok_or_else(missing)
+    }
+
+    fn check_user_name(&self, name: &str) -> Result<(), Refusal> {
+        if !names::is_user_name(name) {
+            let rule = "begin with a letter; letters, digits, - _ . and one @ are allowed";
+            return Err(Refusal::Invalid(format!("{name:?} cannot be a user name: {rule}")));
+        }
+        if self.state.registry.user_by_name(name).is_some() {
+            return Err(Refusal::Taken { what: "user name", value: name.to_owned() });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! Registrations that wait for an operator. Soft: a restart forgets them, and the machine is given a new link.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use warren_crypto::{MachinePublic, NodePublic, Random, UnixTime};
+use warren_wire::RegisterRequest;
+
+use crate::auth_keys::hex;
+
+/// How long a link is good.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// How many may wait. Anybody who can reach the server can open a channel and wait, so this bounds memory; the oldest
+/// goes first.
+const MOST: usize = 1024;
+
+/// How many may wait for one machine key. A person with several browsers has a few; the rest is a loop.
+const MOST_PER_MACHINE: usize = 16;
+
+/// The unguessable name of a waiting registration: 128 random bits, as in `wkey-req-<32 hex digits>`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AuthId([u8; 16]);
+
+const LABEL: &str = "wkey-req-";
+
+impl AuthId {
+    /// From its bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// From the path of a link that we made (`…/register/<id>`), whatever stands before it.
+    pub fn from_link(link: &str) -> Option<Self> {
+        link.rsplit_once("/register/")?.1.parse().ok()
+    }
+}
+
+impl fmt::Display for AuthId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{LABEL}{}", hex(&self.0))
+    }
+}
+
+/// Whoever knows the id can ask for it to be approved, but only an operator can do it: it may show in logs.
+impl fmt::Debug for AuthId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Not the text of a waiting registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a registration id looks like {LABEL}… with 32 hex digits")]
+pub struct NotAnAuthId;
+
+impl FromStr for AuthId {
+    type Err = NotAnAuthId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAuthId> {
+        let digits = text.strip_prefix(LABEL).ok_or(NotAnAuthId)?.as_bytes();
+        if digits.len() != 32 {
+            return Err(NotAnAuthId);
+        }
+        let mut bytes = [0; 16];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |d: u8| char::from(d).to_digit(16).filter(|_| !d.is_ascii_uppercase());
+            *byte = match (digit(pair[0]), digit(pair[1])) {
+                (Some(high), Some(low)) => (high * 16 + low) as u8,
+                _ => return Err(NotAnAuthId),
+            };
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// A machine that waits.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Proven by its Noise handshake.
+    pub machine: MachinePublic,
+    /// The key that it wants registered.
+    pub node_key: NodePublic,
+    /// All that it said.
+    pub request: Arc<RegisterRequest>,
+    /// When it came.
+    pub since: UnixTime,
+    /// An operator said no; kept so that the one who waits hears it.
+    pub rejected: bool,
+}
+
+/// All that wait. Copies share until written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pending {
+    entries: Arc<BTreeMap<AuthId, Waiting>>,
+}
+
+impl Pending {
+    /// Takes a machine in and names its link.
+    pub(crate) fn add(&mut self, waiting: Waiting, now: UnixTime, random: &mut Random) -> AuthId {
+        self.forget_old(now);
+        let machine = waiting.machine;
+        self.make_room(MOST_PER_MACHINE, |other| other.machine == machine);
+        self.make_room(MOST, |_| true);
+        let id = AuthId(random.bytes());
+        Arc::make_mut(&mut self.entries).insert(id, waiting);
+        id
+    }
+
+    /// The entry, unless its time is over.
+    pub(crate) fn get(&self, id: AuthId, now: UnixTime) -> Option<&Waiting> {
+        self.entries.get(&id).filter(|waiting| !is_over(waiting, now))
+    }
+
+    pub(crate) fn remove(&mut self, id: AuthId) {
+        Arc::make_mut(&mut self.entries).remove(&id);
+    }
+
+    pub(crate) fn reject(&mut self, id: AuthId) {
+        if let Some(waiting) = Arc::make_mut(&mut self.entries).get_mut(&id) {
+            waiting.rejected = true;
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (AuthId, &Waiting)> {
+        self.entries.iter().map(|(id, waiting)| (*id, waiting))
+    }
+
+    fn forget_old(&mut self, now: UnixTime) {
+        if self.entries.values().any(|waiting| is_over(waiting, now)) {
+            Arc::make_mut(&mut self.entries).retain(|_, waiting| !is_over(waiting, now));
+        }
+    }
+
+    /// Drops the oldest of those that match until fewer than `most` are left.
+    fn make_room(&mut self, most: usize, matches: impl Fn(&Waiting) -> bool) {
+        while self.entries.values().filter(|waiting| matches(waiting)).count() >= most {
+            let oldest = self.entries.iter().filter(|(_, waiting)| matches(waiting)).min_by_key(|(_, w)| w.since);
+            let Some((&oldest, _)) = oldest else { return };
+            self.remove(oldest);
+        }
+    }
+}
+
+fn is_over(waiting: &Waiting, now: UnixTime) -> bool {
+    now.as_secs().saturating_sub(waiting.since.as_secs()) >= LIFETIME.as_secs()
+}

@@ -1,0 +1,263 @@
+//! What nodes say about themselves and whether they are there: the soft half of the truth.
+//!
+//! It lies beside the registry and never moves its revision. A node's facts belong to the server that holds its map
+//! session; they reach the store in batches ([`crate::Control::take_soft`]) and are said again after a crash.
+//!
+//! ```text
+//!              first stream                      last stream ended              10 s later
+//!   offline ──────────────────▶ online ──────────────────────────▶ online, leaving ─────────▶ offline (peers hear)
+//!                                  ▲                                      │
+//!                                  └────────── a stream comes back ───────┘   (peers hear nothing)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use warren_crypto::{DiscoPublic, UnixTime};
+use warren_wire::{CapabilityVersion, Endpoint, Hostinfo, MapRequest, NodeId, RegionId};
+
+use crate::rows::SoftRow;
+use crate::table::Table;
+
+/// Phones drop and resume their stream within seconds; peers should not see that (control-protocol.md §11.3).
+const GRACE: Duration = Duration::from_secs(10);
+
+/// More endpoints than any host has; bounds what one node can make all others read.
+const MOST_ENDPOINTS: usize = 64;
+
+/// What is known of one node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Present {
+    /// Disco key; `None` before it was said.
+    pub disco: Option<DiscoPublic>,
+    /// Underlay addresses, best first.
+    pub endpoints: Vec<Endpoint>,
+    /// Host facts as said, with the last known network facts.
+    pub hostinfo: Arc<Hostinfo>,
+    /// What the node understands.
+    pub capability: CapabilityVersion,
+    /// When its last stream ended.
+    pub last_seen: Option<UnixTime>,
+    /// Whether peers are told that it is there. Stays for the grace after the last stream ended.
+    pub online: bool,
+    /// Streams open now.
+    sessions: u32,
+}
+
+impl Present {
+    /// The home relay that the node chose.
+    pub fn home(&self) -> Option<RegionId> {
+        self.hostinfo.net_info.as_ref()?.preferred_derp
+    }
+}
+
+/// What is known of all nodes.
+#[derive(Debug, Default)]
+pub struct Presence {
+    known: Table<NodeId, Arc<Present>>,
+    /// Whose facts are newer than the store's.
+    unsaved: BTreeSet<NodeId>,
+    /// Whose facts peers have not been told yet.
+    untold: BTreeSet<NodeId>,
+    leaving: Deadlines,
+    away: Deadlines,
+}
+
+impl Presence {
+    pub(crate) fn from_rows(rows: &[SoftRow]) -> Self {
+        let mut presence = Self::default();
+        for row in rows {
+            let present = Present {
+                disco: row.disco,
+                endpoints: row.endpoints.clone(),
+                hostinfo: Arc::clone(&row.hostinfo),
+                capability: row.capability,
+                last_seen: row.last_seen,
+                ..Present::default()
+            };
+            presence.known.insert(row.node, Arc::new(present));
+        }
+        presence
+    }
+
+    /// What is known of a node.
+    pub fn get(&self, node: NodeId) -> Option<&Arc<Present>> {
+        self.known.get(&node)
+    }
+
+    /// A copy to look things up in.
+    pub(crate) fn known(&self) -> Table<NodeId, Arc<Present>> {
+        self.known.clone()
+    }
+
+    /// Takes in what a map request says. Returns whether anything is new.
+    ///
+    /// The rules are control-protocol.md §6.2: a missing disco key, host or network facts keep what was; endpoints
+    /// replace.
+    pub(crate) fn hear_request(&mut self, node: NodeId, request: &MapRequest) -> bool {
+        let mut endpoints = request.typed_endpoints();
+        endpoints.truncate(MOST_ENDPOINTS);
+        self.change(node, |present| {
+            present.disco = request.disco_key.or(present.disco);
+            present.endpoints = endpoints;
+            present.capability = request.version;
+            if let Some(hostinfo) = &request.hostinfo {
+                hear_hostinfo(present, hostinfo);
+            }
+        })
+    }
+
+    /// Takes in what a registration says.
+    pub(crate) fn hear_hostinfo(&mut self, node: NodeId, hostinfo: &Hostinfo, capability: CapabilityVersion) -> bool {
+        self.change(node, |present| {
+            present.capability = capability;
+            hear_hostinfo(present, hostinfo);
+        })
+    }
+
+    pub(crate) fn session_started(&mut self, node: NodeId) {
+        self.leaving.cancel(node);
+        self.away.cancel(node);
+        self.change(node, |present| {
+            present.sessions += 1;
+            present.online = true;
+        });
+    }
+
+    /// `remove_after`: how long an ephemeral node may stay away.
+    pub(crate) fn session_ended(
+        &mut self,
+        node: NodeId,
+        remove_after: Option<Duration>,
+        now: Instant,
+        wall: UnixTime,
+    ) {
+        let Some(present) = self.known.get(&node) else { return };
+        if present.sessions > 1 {
+            self.change(node, |present| present.sessions -= 1);
+            return;
+        }
+        self.change(node, |present| {
+            present.sessions = 0;
+            present.last_seen = Some(wall);
+        });
+        self.leaving.set(node, now + GRACE);
+        if let Some(after) = remove_after {
+            self.away.set(node, now + GRACE + after);
+        }
+    }
+
+    /// An ephemeral node that has no stream yet: it was just registered, or the server just started.
+    pub(crate) fn watch_away(&mut self, node: NodeId, after: Duration, now: Instant) {
+        if !is_connected(&self.known, node) {
+            self.away.set(node, now + GRACE + after);
+        }
+    }
+
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.leaving.cancel(node);
+        self.away.cancel(node);
+        self.unsaved.remove(&node);
+        self.known.remove(&node);
+        self.untold.insert(node);
+    }
+
+    /// Ends graces that are over and names the ephemeral nodes that have been away for too long.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<NodeId> {
+        for node in self.leaving.take_due(now) {
+            self.change(node, |present| present.online = false);
+        }
+        self.away.take_due(now)
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.leaving.first().into_iter().chain(self.away.first()).min()
+    }
+
+    /// The facts that changed since the last call, to be stored.
+    pub(crate) fn take_unsaved(&mut self) -> Vec<SoftRow> {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        let row = |node: NodeId| {
+            let present = self.known.get(&node)?;
+            Some(SoftRow {
+                node,
+                disco: present.disco,
+                endpoints: present.endpoints.clone(),
+                hostinfo: Arc::clone(&present.hostinfo),
+                capability: present.capability,
+                last_seen: present.last_seen,
+            })
+        };
+        unsaved.into_iter().filter_map(row).collect()
+    }
+
+    /// The nodes whose facts changed since the last call, to be shown.
+    pub(crate) fn take_untold(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.untold)
+    }
+
+    fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Present)) -> bool {
+        let old = self.known.get(&node).cloned().unwrap_or_default();
+        let mut new = Present::clone(&old);
+        change(&mut new);
+        if new == *old && self.known.contains(&node) {
+            return false; // lite updates that say nothing new are the normal case (trap 42)
+        }
+        self.known.insert(node, Arc::new(new));
+        self.unsaved.insert(node);
+        self.untold.insert(node);
+        true
+    }
+}
+
+/// Whether a node has a stream open.
+pub(crate) fn is_connected(known: &Table<NodeId, Arc<Present>>, node: NodeId) -> bool {
+    known.get(&node).is_some_and(|present| present.sessions > 0)
+}
+
+fn hear_hostinfo(present: &mut Present, hostinfo: &Hostinfo) {
+    let mut new = hostinfo.clone();
+    if new.net_info.is_none() {
+        new.net_info = present.hostinfo.net_info.clone(); // absent is "as before" (trap 40)
+    }
+    if new != *present.hostinfo {
+        present.hostinfo = Arc::new(new);
+    }
+}
+
+/// One deadline a node.
+#[derive(Debug, Default)]
+struct Deadlines {
+    by_node: BTreeMap<NodeId, Instant>,
+    in_order: BTreeSet<(Instant, NodeId)>,
+}
+
+impl Deadlines {
+    fn set(&mut self, node: NodeId, at: Instant) {
+        self.cancel(node);
+        self.by_node.insert(node, at);
+        self.in_order.insert((at, node));
+    }
+
+    fn cancel(&mut self, node: NodeId) {
+        if let Some(at) = self.by_node.remove(&node) {
+            self.in_order.remove(&(at, node));
+        }
+    }
+
+    fn first(&self) -> Option<Instant> {
+        self.in_order.first().map(|(at, _)| *at)
+    }
+
+    fn take_due(&mut self, now: Instant) -> Vec<NodeId> {
+        let mut due = Vec::new();
+        while let Some((at, node)) = self.in_order.first().copied()
+            && at <= now
+        {
+            self.cancel(node);
+            due.push(node);
+        }
+        due
+    }
+}

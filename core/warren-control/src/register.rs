@@ -1,0 +1,485 @@
+//! How a machine gets in, comes back, and leaves (control-protocol.md §5).
+//!
+//! The order of the checks is the field's (§5.4): log out, known node, follow-up, join key, and last the link for a
+//! person. Rules that are easy to break, each with a test:
+//!
+//! - The machine key is the one that Noise proved. A node key that another machine holds is refused.
+//! - A restart (same node key, no key or even a used-up key) changes nothing, expiry least of all.
+//! - A new node key, an expired node or another owner needs a key that is good now.
+//! - The same person on the same machine is the same node: id, addresses and name stay.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use warren_crypto::{MachinePublic, NodePublic, Random, UnixTime};
+use warren_wire::{Hostinfo, Login, RegisterRequest, RegisterResponse, User as WireUser, UserId};
+
+use crate::auth_keys;
+use crate::command::{Answer, Refusal, RegisterRefusal};
+use crate::event::Event;
+use crate::names;
+use crate::pending::{AuthId, Waiting};
+use crate::rows::{NameOrigin, Node, Owner, Registered, User};
+use crate::staged::{Said, Staged};
+
+/// How a registration stands.
+#[derive(Clone, Debug)]
+pub enum RegisterAnswer {
+    /// It is in.
+    Authorized {
+        /// The node.
+        node: Arc<Node>,
+        /// The person who owns it; `None` when its tags do.
+        user: Option<Arc<User>>,
+    },
+    /// Its node key cannot be used (any more): the client makes another and comes back at once.
+    KeyExpired {
+        /// The node, if the machine has one by this key and it still exists.
+        node: Option<Arc<Node>>,
+        /// Its owner.
+        user: Option<Arc<User>>,
+    },
+    /// A person must visit `<server>/register/<id>`.
+    Visit(AuthId),
+    /// That link is still open: hold the request, and decide it again when [`Event::RegistrationSettled`] names it.
+    Wait(AuthId),
+}
+
+impl RegisterAnswer {
+    /// The response for the machine; `None` for [`RegisterAnswer::Wait`], which has none yet. `server_url` has no slash
+    /// at its end.
+    pub fn response(&self, server_url: &str) -> Option<RegisterResponse> {
+        let mut response = RegisterResponse::default();
+        match self {
+            Self::Authorized { node, user } => {
+                (response.user, response.login) = owner_on_the_wire(&node.owner, user.as_deref());
+                response.machine_authorized = true;
+            }
+            Self::KeyExpired { node, user } => {
+                if let Some(node) = node {
+                    (response.user, response.login) = owner_on_the_wire(&node.owner, user.as_deref());
+                }
+                response.node_key_expired = true;
+            }
+            Self::Visit(id) => response.auth_url = link(server_url, *id),
+            Self::Wait(_) => return None,
+        }
+        Some(response)
+    }
+}
+
+/// The page on which a person lets a machine in.
+pub fn link(server_url: &str, id: AuthId) -> String {
+    format!("{server_url}/register/{id}")
+}
+
+/// A refusal as the machine's user sees it: HTTP 200 with a text, since any other status hides it (§12.2, trap 15).
+pub fn refused(refusal: &Refusal) -> RegisterResponse {
+    RegisterResponse { error: refusal.to_string(), ..RegisterResponse::default() }
+}
+
+/// Owner as profile: a person, or the pseudo user of tagged nodes, which must not be empty (trap 29).
+fn owner_on_the_wire(owner: &Owner, user: Option<&User>) -> (WireUser, Login) {
+    let (id, login, shown, picture, created) = match (owner, user) {
+        (Owner::User(id), Some(user)) => {
+            (*id, user.login_name(), user.shown_name(), user.picture_url.as_str(), Some(user.created))
+        }
+        (Owner::User(id), None) => (*id, "", "", "", None),
+        (Owner::Tags(_), _) => (UserId::TAGGED_DEVICES, TAGGED_LOGIN, TAGGED_NAME, "", None),
+    };
+    let wire_user = WireUser {
+        id,
+        display_name: shown.to_owned(),
+        profile_pic_url: picture.to_owned(),
+        created,
+    };
+    let login = Login {
+        id: warren_wire::LoginId(id.0),
+        provider: String::new(),
+        login_name: login.to_owned(),
+        display_name: shown.to_owned(),
+        profile_pic_url: picture.to_owned(),
+    };
+    (wire_user, login)
+}
+
+/// Login name of the pseudo user that owns tagged nodes.
+pub(crate) const TAGGED_LOGIN: &str = "tagged-devices";
+/// Display name of the pseudo user that owns tagged nodes.
+pub(crate) const TAGGED_NAME: &str = "Tagged Devices";
+
+/// Somebody is to be let in: by whom, as what.
+struct Admission<'a> {
+    machine: MachinePublic,
+    request: &'a RegisterRequest,
+    owner: Owner,
+    ephemeral: bool,
+    registered: Registered,
+}
+
+impl Staged {
+    /// Decides one registration request; see the module for the order.
+    pub(crate) fn register(
+        &mut self,
+        machine: MachinePublic,
+        request: RegisterRequest,
+        now: UnixTime,
+        random: &mut Random,
+    ) -> Result<Answer, Refusal> {
+        if request.node_key.is_zero() {
+            return Err(RegisterRefusal::NoNodeKey.into());
+        }
+        let known = self.state.registry.node_by_key(&request.node_key).cloned();
+        if let Some(node) = &known
+            && node.machine_key != machine
+        {
+            // Whoever merely knows a node key must not act for it (trap 22).
+            return Err(RegisterRefusal::OtherMachine.into());
+        }
+        let asks_past = request.expiry.is_some_and(|expiry| expiry <= now);
+        if asks_past && let Some(node) = &known {
+            return Ok(self.log_out(node, now));
+        }
+        let auth_key = request.auth.as_ref().and_then(|auth| auth.auth_key.clone()).filter(|key| !key.expose().is_empty());
+        if auth_key.is_none()
+            && let Some(node) = &known
+        {
+            return self.come_back(node, &request, now);
+        }
+        if !request.followup.is_empty()
+            && let Some(answer) = self.follow_up(machine, &request, now)?
+        {
+            return Ok(answer);
+        }
+        match auth_key {
+            Some(text) => self.register_with_key(machine, text.expose(), &request, now),
+            None => {
+                let waiting =
+                    Waiting { machine, node_key: request.node_key, request: request.into(), since: now, rejected: false };
+                let id = self.state.pending.add(waiting, now, random);
+                self.events.push(Event::RegistrationWaiting(id));
+                Ok(Answer::Register(RegisterAnswer::Visit(id)))
+            }
+        }
+    }
+
+    /// The field's logout: a time in the past, with the node key. The time itself (123 s after the epoch) is no
+    /// expiry to show to anybody, so the key expires now (trap 17).
+    fn log_out(&mut self, node: &Arc<Node>, now: UnixTime) -> Answer {
+        let target = format!("node:{}", node.id.0);
+        if node.ephemeral {
+            self.note(now, target, "logged out, ephemeral");
+            self.remove_node(node.id);
+            return Answer::Register(RegisterAnswer::KeyExpired { node: None, user: None });
+        }
+        let node = if node.is_expired(now) && node.expired {
+            Arc::clone(node)
+        } else {
+            self.note(now, target, "logged out");
+            let expiry = node.expiry.filter(|expiry| *expiry <= now).unwrap_or(now);
+            self.events.push(Event::NodeExpired(node.id));
+            self.put_node(Node { expiry: Some(expiry), expired: true, ..Node::clone(node) })
+        };
+        self.key_expired(node)
+    }
+
+    /// A known node without a key: a restart changes nothing.
+    fn come_back(&mut self, node: &Arc<Node>, request: &RegisterRequest, now: UnixTime) -> Result<Answer, Refusal> {
+        if request.expiry.is_some() {
+            return Err(RegisterRefusal::Extending.into());
+        }
+        if node.is_expired(now) {
+            return Ok(self.key_expired(Arc::clone(node)));
+        }
+        self.hear(node, request);
+        Ok(self.authorized(Arc::clone(node)))
+    }
+
+    /// `None`: the link is not (or no longer) known, so the machine gets a new one (trap 23).
+    fn follow_up(
+        &mut self,
+        machine: MachinePublic,
+        request: &RegisterRequest,
+        now: UnixTime,
+    ) -> Result<Option<Answer>, Refusal> {
+        let id = AuthId::from_link(&request.followup).ok_or(RegisterRefusal::Followup)?;
+        match self.state.pending.get(id, now) {
+            Some(waiting) if waiting.machine == machine && waiting.node_key == request.node_key => {
+                if waiting.rejected {
+                    return Err(RegisterRefusal::Rejected.into());
+                }
+                Ok(Some(Answer::Register(RegisterAnswer::Wait(id))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn register_with_key(
+        &mut self,
+        machine: MachinePublic,
+        text: &str,
+        request: &RegisterRequest,
+        now: UnixTime,
+    ) -> Result<Answer, Refusal> {
+        let key = Arc::clone(auth_keys::find(&self.state.registry, text)?);
+        let owner = match (key.user, key.tags.is_empty()) {
+            (Some(user), true) => Owner::User(user),
+            _ => Owner::Tags(key.tags.clone()),
+        };
+        if let Some(node) = self.state.registry.node_by_key(&request.node_key).cloned() {
+            let same_owner = match (&node.owner, &owner) {
+                (Owner::User(a), Owner::User(b)) => a == b,
+                (Owner::Tags(_), Owner::Tags(_)) => true,
+                _ => false,
+            };
+            // A container that starts again with the key that it joined with (trap 20): whether that key would still
+            // let anybody new in does not matter.
+            if same_owner && !node.is_expired(now) {
+                self.hear(&node, request);
+                return Ok(self.authorized(node));
+            }
+        }
+        auth_keys::check(&key, now)?;
+        if !requested_tags(request).is_empty() {
+            // A key says what its nodes are; they may not say otherwise.
+            return Err(RegisterRefusal::Tags.into());
+        }
+        let admission = Admission {
+            machine,
+            request,
+            owner,
+            ephemeral: key.ephemeral || request.ephemeral,
+            registered: Registered::Key(key.id),
+        };
+        let answer = self.admit(admission, now)?;
+        if matches!(answer, Answer::Register(RegisterAnswer::Authorized { .. })) && !key.used {
+            self.put_key(crate::rows::PreAuthKey { used: true, ..(*key).clone() });
+        }
+        Ok(answer)
+    }
+
+    /// An operator lets a waiting machine in.
+    pub(crate) fn approve_registration(
+        &mut self,
+        id: AuthId,
+        user: UserId,
+        now: UnixTime,
+    ) -> Result<Answer, Refusal> {
+        let waiting = self.waiting(id, now)?;
+        let user = self.user(user)?;
+        let tags = requested_tags(&waiting.request);
+        let owner = if tags.is_empty() {
+            Owner::User(user.id)
+        } else if tags.iter().all(|tag| names::is_tag(tag) && self.state.reach.may_own_tag(&user, tag)) {
+            Owner::Tags(tags)
+        } else {
+            return Err(RegisterRefusal::Tags.into());
+        };
+        let taken = self.state.registry.node_by_key(&waiting.node_key);
+        if taken.is_some_and(|node| node.machine_key != waiting.machine) {
+            return Err(RegisterRefusal::OtherMachine.into());
+        }
+        let admission = Admission {
+            machine: waiting.machine,
+            request: &waiting.request,
+            owner,
+            ephemeral: waiting.request.ephemeral,
+            registered: Registered::Approved,
+        };
+        let Answer::Register(RegisterAnswer::Authorized { node, .. }) = self.admit(admission, now)? else {
+            return Err(Refusal::Conflict("this machine has registered otherwise meanwhile".to_owned()));
+        };
+        self.state.pending.remove(id);
+        self.events.push(Event::RegistrationSettled(id));
+        Ok(Answer::Node(node))
+    }
+
+    /// An operator turns a waiting machine away. Whoever waits hears so, until the link's time is over.
+    pub(crate) fn reject_registration(&mut self, id: AuthId, now: UnixTime) -> Result<Answer, Refusal> {
+        let waiting = self.waiting(id, now)?;
+        self.note(now, "", format!("rejected machine {}", waiting.machine.short()));
+        self.state.pending.reject(id);
+        self.events.push(Event::RegistrationSettled(id));
+        Ok(Answer::Done)
+    }
+
+    fn waiting(&self, id: AuthId, now: UnixTime) -> Result<Waiting, Refusal> {
+        let waiting = self.state.pending.get(id, now).filter(|waiting| !waiting.rejected);
+        waiting.cloned().ok_or_else(|| Refusal::NotFound { kind: "registration", name: id.to_string() })
+    }
+
+    /// Makes or updates the node. The caller has made sure that it may.
+    fn admit(&mut self, admission: Admission<'_>, now: UnixTime) -> Result<Answer, Refusal> {
+        let Admission { machine, request, owner, ephemeral, registered } = admission;
+        let node_key = request.node_key;
+        let existing = self.same_node(machine, &owner, node_key, request.old_node_key);
+        let holder = self.state.registry.node_by_key(&node_key);
+        if let Some(holder) = holder
+            && existing.as_ref().is_none_or(|existing| existing.id != holder.id)
+        {
+            // The machine holds this node key for another person's node, which stays. Two nodes must not share a key,
+            // so the client is told to make one; it comes back at once with the same join key.
+            return Ok(self.key_expired(Arc::clone(holder)));
+        }
+        let expiry = self.fresh_expiry(&owner, request.expiry, now);
+        let hostname = cut(request.hostinfo.as_ref().map_or("", |hostinfo| hostinfo.hostname.as_str()), 255).to_owned();
+        let node = match existing {
+            Some(old) => {
+                let name = self.following_name(&old, &hostname);
+                if old.owner != owner {
+                    self.events.push(Event::NodeOwnerChanged(old.id));
+                }
+                let node = Node {
+                    node_key,
+                    owner,
+                    name,
+                    hostname,
+                    expiry,
+                    expired: false,
+                    ephemeral,
+                    registered,
+                    ..Node::clone(&old)
+                };
+                self.note(now, format!("node:{}", node.id.0), describe(&node, "came back as"));
+                let node = self.put_node(node);
+                self.events.push(Event::NodeRekeyed(Arc::clone(&node)));
+                node
+            }
+            None => {
+                let id = warren_wire::NodeId(self.count(|facts| next(&mut facts.next_node)));
+                let node = Node {
+                    id,
+                    stable_id: warren_wire::StableId(id.0.to_string()),
+                    machine_key: machine,
+                    node_key,
+                    owner,
+                    name: self.free_name(&hostname),
+                    name_origin: NameOrigin::Hostname,
+                    hostname,
+                    v4: self.take_v4()?,
+                    v6: self.take_v6()?,
+                    created: now,
+                    expiry,
+                    expired: false,
+                    ephemeral,
+                    registered,
+                    approved_routes: BTreeSet::new(),
+                };
+                self.note(now, format!("node:{}", node.id.0), describe(&node, "joined as"));
+                let node = self.put_node(node);
+                self.events.push(Event::NodeAdded(Arc::clone(&node)));
+                node
+            }
+        };
+        self.hear(&node, request);
+        Ok(self.authorized(node))
+    }
+
+    /// The node that this machine already is for this owner. For a person: their node on the machine, else a tagged
+    /// one that returns. For tags: the node that held this key or the one before, else a tagged one.
+    fn same_node(
+        &self,
+        machine: MachinePublic,
+        owner: &Owner,
+        key: NodePublic,
+        old_key: Option<NodePublic>,
+    ) -> Option<Arc<Node>> {
+        let on_machine = || self.state.registry.nodes_of_machine(&machine);
+        let held = |node: &&Arc<Node>| node.node_key == key || Some(node.node_key) == old_key;
+        let tagged = |node: &&Arc<Node>| node.owner.tags().is_some();
+        let found = match owner {
+            Owner::User(_) => {
+                on_machine().find(|node| node.owner == *owner).or_else(|| on_machine().find(|n| held(n) && tagged(n)))
+            }
+            Owner::Tags(_) => on_machine().find(held).or_else(|| on_machine().find(tagged)),
+        };
+        found.cloned()
+    }
+
+    /// When a key that is registered now expires: by the server's rule, or sooner if the machine asks for it.
+    fn fresh_expiry(&self, owner: &Owner, asked: Option<UnixTime>, now: UnixTime) -> Option<UnixTime> {
+        if owner.tags().is_some() {
+            return None;
+        }
+        let by_rule = self.settings.key_lifetime.and_then(|lifetime| now.checked_add(lifetime));
+        match (asked.filter(|asked| *asked > now), by_rule) {
+            (Some(asked), Some(by_rule)) => Some(asked.min(by_rule)),
+            (asked, by_rule) => asked.or(by_rule),
+        }
+    }
+
+    fn take_v4(&mut self) -> Result<Option<std::net::Ipv4Addr>, Refusal> {
+        let Some(pool) = &mut self.state.registry.v4 else { return Ok(None) };
+        match pool.take() {
+            Some(std::net::IpAddr::V4(v4)) => Ok(Some(v4)),
+            _ => Err(Refusal::NoAddress(pool.range())),
+        }
+    }
+
+    fn take_v6(&mut self) -> Result<Option<std::net::Ipv6Addr>, Refusal> {
+        let Some(pool) = &mut self.state.registry.v6 else { return Ok(None) };
+        match pool.take() {
+            Some(std::net::IpAddr::V6(v6)) => Ok(Some(v6)),
+            _ => Err(Refusal::NoAddress(pool.range())),
+        }
+    }
+
+    /// A new node's name.
+    pub(crate) fn free_name(&self, hostname: &str) -> String {
+        names::first_free(&names::from_hostname(hostname), |name| self.state.registry.is_name_taken(name))
+    }
+
+    /// A known node's name once its host is called `hostname`: the same, unless it follows and the host name now makes
+    /// another. A machine that says nothing keeps what it has.
+    pub(crate) fn following_name(&self, node: &Node, hostname: &str) -> String {
+        let makes = names::from_hostname;
+        if node.name_origin == NameOrigin::Chosen || hostname.is_empty() || makes(&node.hostname) == makes(hostname) {
+            return node.name.clone();
+        }
+        names::first_free(&makes(hostname), |name| name != node.name && self.state.registry.is_name_taken(name))
+    }
+
+    /// Keeps what the machine says about itself: routes and services may not be said again soon (trap 30).
+    fn hear(&mut self, node: &Arc<Node>, request: &RegisterRequest) {
+        if let Some(hostinfo) = &request.hostinfo {
+            let hostinfo = Arc::new(Hostinfo::clone(hostinfo));
+            self.said.push(Said { node: node.id, hostinfo, capability: request.version });
+        }
+    }
+
+    fn authorized(&self, node: Arc<Node>) -> Answer {
+        let user = self.owner_of(&node);
+        Answer::Register(RegisterAnswer::Authorized { node, user })
+    }
+
+    fn key_expired(&self, node: Arc<Node>) -> Answer {
+        let user = self.owner_of(&node);
+        Answer::Register(RegisterAnswer::KeyExpired { node: Some(node), user })
+    }
+
+    fn owner_of(&self, node: &Node) -> Option<Arc<User>> {
+        node.owner.user().and_then(|user| self.state.registry.user(user)).cloned()
+    }
+}
+
+fn describe(node: &Node, verb: &str) -> String {
+    match &node.owner {
+        Owner::User(user) => format!("{verb} {} of user:{}", node.name, user.0),
+        Owner::Tags(tags) => format!("{verb} {} with {}", node.name, tags.iter().cloned().collect::<Vec<_>>().join(",")),
+    }
+}
+
+fn requested_tags(request: &RegisterRequest) -> BTreeSet<String> {
+    request.hostinfo.iter().flat_map(|hostinfo| hostinfo.request_tags.iter().cloned()).collect()
+}
+
+pub(crate) fn next(counter: &mut i64) -> i64 {
+    let id = *counter;
+    *counter += 1;
+    id
+}
+
+/// The longest beginning of at most `most` bytes that ends between characters.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}

@@ -1,0 +1,168 @@
+//! What map sessions, relays and operators read: one immutable picture of registry and presence.
+//!
+//! The writer publishes one after each batch (or some tens a second); readers keep an `Arc` as long as they like. A
+//! picture shares everything that did not change with the one before it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use warren_crypto::{MachinePublic, NodePublic, UnixTime};
+use warren_wire::netmap::NetMap;
+use warren_wire::{DnsConfig, FilterRule, Node as WireNode, NodeId, RelayMap, UserId, UserProfile};
+
+use crate::node_set::NodeSet;
+use crate::presence::{self, Present};
+use crate::records;
+use crate::registry::Registry;
+use crate::rows::Node;
+use crate::settings::Settings;
+use crate::table::Table;
+use crate::visibility::Reach;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The number of this picture, from 1 up without gaps while the process lives.
+    pub(crate) seq: u64,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) registry: Registry,
+    pub(crate) known: Table<NodeId, Arc<Present>>,
+    /// Each node as its peers see it.
+    pub(crate) records: Table<NodeId, Arc<WireNode>>,
+    pub(crate) reach: Reach,
+    /// The picture in which who sees whom, or what filters say, may have changed last.
+    pub(crate) reach_seq: u64,
+    pub(crate) everyone: Arc<NodeSet>,
+    pub(crate) relay_map: Arc<RelayMap>,
+    pub(crate) dns: Arc<DnsConfig>,
+    /// What the last pictures changed, oldest first, without gaps, the last being this one's.
+    pub(crate) turns: VecDeque<Arc<Turn>>,
+}
+
+/// What one picture changed.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) seq: u64,
+    pub(crate) nodes: Vec<Touched>,
+    /// People whose profile may have changed.
+    pub(crate) users: Vec<UserId>,
+}
+
+/// A node's record before; what it is now is in the picture.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    pub(crate) node: NodeId,
+    pub(crate) before: Option<Arc<WireNode>>,
+}
+
+/// Why a node's map cannot be made. Its session keeps the last good one and says so in health.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// There is no such node (any more).
+    #[error("node {0} is gone")]
+    Gone(NodeId),
+    /// Its own full name does not fit into DNS.
+    #[error("node {0}: its full name is too long")]
+    NameTooLong(NodeId),
+}
+
+impl Snapshot {
+    /// The registry as committed.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The settings that maps were made with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The number of this picture.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// What a node last said, and whether it is there.
+    pub fn present(&self, node: NodeId) -> Option<&Arc<Present>> {
+        self.known.get(&node)
+    }
+
+    /// Whether a map stream of the node is open now (peers are told of its end only after a grace).
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        presence::is_connected(&self.known, node)
+    }
+
+    /// The node of a request: `node_key` from the request, `machine` from the Noise handshake that carried it.
+    /// `None` also when the key is another machine's: whoever merely knows a node key must not act for it.
+    pub fn node_of(&self, machine: &MachinePublic, node_key: &NodePublic) -> Option<&Arc<Node>> {
+        self.registry.node_by_key(node_key).filter(|node| node.machine_key == *machine)
+    }
+
+    /// Whether a relay should carry packets of `node_key`: it is a node's, and has not expired.
+    pub fn admits(&self, node_key: &NodePublic, now: UnixTime) -> bool {
+        self.registry.node_by_key(node_key).is_some_and(|node| !node.is_expired(now))
+    }
+
+    /// The nodes that `node` may see, itself perhaps among them.
+    pub fn visible_to(&self, node: NodeId) -> Arc<NodeSet> {
+        self.reach.visible_to(node, &self.registry, &self.everyone)
+    }
+
+    /// What may come in at `node`.
+    pub fn filter_of(&self, node: NodeId) -> Arc<Vec<FilterRule>> {
+        self.reach.filter_of(node, &self.registry)
+    }
+
+    /// The whole map of one node, computed from nothing but this picture: the oracle for [`crate::Session`].
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing about other nodes can fail a map.
+    pub fn netmap_for(&self, node: NodeId) -> Result<NetMap, MapError> {
+        let me = self.self_record(node)?;
+        let visible = self.visible_to(node);
+        let peers: BTreeMap<NodeId, WireNode> = visible
+            .iter()
+            .filter(|peer| *peer != node)
+            .filter_map(|peer| Some((peer, WireNode::clone(self.records.get(&peer)?))))
+            .collect();
+        let owners = peers.values().map(|peer| peer.user).chain([me.user]);
+        Ok(NetMap {
+            profiles: self.profiles(owners),
+            self_node: WireNode::clone(&me),
+            peers,
+            relay_map: RelayMap::clone(&self.relay_map),
+            dns: DnsConfig::clone(&self.dns),
+            domain: self.settings.domain.clone(),
+            filters: filters(&self.filter_of(node)),
+            ..NetMap::default()
+        })
+    }
+
+    pub(crate) fn self_record(&self, node: NodeId) -> Result<Arc<WireNode>, MapError> {
+        if self.registry.node(node).is_none() {
+            return Err(MapError::Gone(node));
+        }
+        let record = self.records.get(&node).ok_or(MapError::NameTooLong(node))?;
+        Ok(Arc::new(records::self_record(record)))
+    }
+
+    pub(crate) fn profiles(&self, users: impl Iterator<Item = UserId>) -> BTreeMap<UserId, UserProfile> {
+        let mut profiles = BTreeMap::new();
+        for user in users {
+            profiles.entry(user).or_insert_with(|| self.profile(user));
+        }
+        profiles
+    }
+
+    fn profile(&self, user: UserId) -> UserProfile {
+        match self.registry.user(user) {
+            Some(user) => records::profile(user),
+            None => records::tagged_profile(),
+        }
+    }
+}
+
+/// Rules as the one named chunk that the field uses.
+pub(crate) fn filters(rules: &[FilterRule]) -> BTreeMap<String, Vec<FilterRule>> {
+    BTreeMap::from([("base".to_owned(), rules.to_vec())])
+}

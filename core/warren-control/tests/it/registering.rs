@@ -1,0 +1,347 @@
+//! How machines get in: one table over the order of checks, and the races and restarts around it.
+
+use std::time::Duration;
+
+use warren_control::register::RegisterAnswer;
+use warren_control::rows::Owner;
+use warren_control::{Answer, AuthId, Refusal, RegisterRefusal, What};
+use warren_crypto::UnixTime;
+use warren_wire::{LOGOUT_EXPIRY, RegisterRequest};
+
+use crate::world::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What came of a registration, in a word.
+fn word(answer: &Result<Answer, Refusal>) -> String {
+    match answer {
+        Ok(Answer::Register(RegisterAnswer::Authorized { node, .. })) => format!("in {}", node.id),
+        Ok(Answer::Register(RegisterAnswer::KeyExpired { .. })) => "key expired".to_owned(),
+        Ok(Answer::Register(RegisterAnswer::Visit(_))) => "visit".to_owned(),
+        Ok(Answer::Register(RegisterAnswer::Wait(_))) => "wait".to_owned(),
+        Ok(other) => format!("{other:?}"),
+        Err(refusal) => refusal.to_string(),
+    }
+}
+
+#[track_caller]
+fn check(world: &mut World, what: What, expect: &str) {
+    assert_eq!(word(&world.ask(what)), expect);
+}
+
+/// Node 1 of machine 1 with node key 11, owned by `ann`, joined with a one-off key that is used up by now.
+fn ann_is_in() -> (World, String) {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], ONE_OFF);
+    world.join(1, 11, &key);
+    (world, key)
+}
+
+#[test]
+fn a_key_lets_a_machine_in_with_both_addresses_and_its_host_name() {
+    let (world, _) = ann_is_in();
+    let node = world.control.registry().nodes().next().expect("one node");
+    assert_eq!((node.id.0, node.name.as_str(), node.stable_id.0.as_str()), (1, "host-1", "1"));
+    assert_eq!(node.v4.map(|v4| v4.to_string()).as_deref(), Some("100.64.0.1"));
+    assert_eq!(node.v6.map(|v6| v6.to_string()).as_deref(), Some("fd7a:115c:a1e0::1"));
+    assert_eq!((node.expiry, node.created), (None, world.wall));
+}
+
+#[test]
+fn logging_out_comes_before_everything_even_with_a_good_key() {
+    let (mut world, _) = ann_is_in();
+    let ann = world.control.registry().users().next().expect("ann").id;
+    let good = world.key(Some(ann), &[], REUSABLE);
+    let past = |request: &mut RegisterRequest| request.expiry = Some(UnixTime::from_secs(LOGOUT_EXPIRY));
+    check(&mut world, register(1, 11, Some(&good), past), "key expired");
+    let node = world.node(warren_wire::NodeId(1));
+    assert_eq!((node.expired, node.expiry), (true, Some(world.wall)), "now, not 1970");
+}
+
+#[test]
+fn a_restart_without_a_key_changes_nothing() {
+    let (mut world, _) = ann_is_in();
+    let before = world.node(warren_wire::NodeId(1));
+    let revision = world.control.registry().revision();
+    world.pass(HOUR);
+    check(&mut world, register(1, 11, None, |_| {}), "in 1");
+    assert_eq!(world.node(warren_wire::NodeId(1)), before);
+    assert_eq!(world.control.registry().revision(), revision);
+}
+
+#[test]
+fn a_restart_with_the_used_up_key_is_let_in_and_another_node_key_is_not() {
+    let (mut world, key) = ann_is_in();
+    check(&mut world, register(1, 11, Some(&key), |_| {}), "in 1");
+    check(&mut world, register(1, 12, Some(&key), |_| {}), "authkey already used");
+    check(&mut world, register(2, 21, Some(&key), |_| {}), "authkey already used");
+}
+
+#[test]
+fn an_expired_node_must_show_a_key_that_is_good_now() {
+    let (mut world, key) = ann_is_in();
+    let node = warren_wire::NodeId(1);
+    world.ask(What::ExpireNode { node, at: None }).expect("granted");
+    check(&mut world, register(1, 11, None, |_| {}), "key expired");
+    check(&mut world, register(1, 11, Some(&key), |_| {}), "authkey already used");
+    let ann = world.control.registry().users().next().expect("ann").id;
+    let good = world.key(Some(ann), &[], ONE_OFF);
+    let before = world.node(node);
+    check(&mut world, register(1, 12, Some(&good), |request| request.old_node_key = Some(node_key(11))), "in 1");
+    let after = world.node(node);
+    assert_eq!((after.v4, after.v6, &after.name, after.expired), (before.v4, before.v6, &before.name, false));
+    assert_eq!(after.node_key, node_key(12));
+}
+
+#[test]
+fn a_node_key_is_bound_to_its_machine() {
+    let (mut world, key) = ann_is_in();
+    let refused = "node exists with a different machine key";
+    check(&mut world, register(2, 11, None, |_| {}), refused);
+    check(&mut world, register(2, 11, Some(&key), |_| {}), refused);
+    let past = |request: &mut RegisterRequest| request.expiry = Some(UnixTime::from_secs(LOGOUT_EXPIRY));
+    check(&mut world, register(2, 11, None, past), refused);
+    assert!(!world.node(warren_wire::NodeId(1)).expired, "a stranger cannot log it out");
+    assert!(world.snapshot().node_of(&machine(2), &node_key(11)).is_none());
+    assert!(world.snapshot().node_of(&machine(1), &node_key(11)).is_some());
+}
+
+#[test]
+fn a_node_cannot_extend_its_own_key() {
+    let (mut world, _) = ann_is_in();
+    let later = world.wall.saturating_add(HOUR);
+    let extend = move |request: &mut RegisterRequest| request.expiry = Some(later);
+    check(&mut world, register(1, 11, None, extend), "extending key is not allowed");
+}
+
+#[test]
+fn forms_that_cannot_be_right_are_refused() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let soon = world.wall.saturating_add(HOUR);
+    let key = world.key(Some(ann), &[], KeyKind { expiry: Some(soon), ..REUSABLE });
+    check(&mut world, register(1, 11, Some("nonsense"), |_| {}), "invalid pre auth key");
+    let mut wrong = key.clone();
+    wrong.replace_range(key.len() - 1.., if key.ends_with('0') { "1" } else { "0" });
+    check(&mut world, register(1, 11, Some(&wrong), |_| {}), "invalid pre auth key");
+    check(&mut world, register(1, 11, Some(&key[..key.len() - 1]), |_| {}), "invalid pre auth key");
+    let zero = |request: &mut RegisterRequest| request.node_key = warren_crypto::NodePublic::ZERO;
+    check(&mut world, register(1, 11, Some(&key), zero), "node key is missing");
+    let tags = |request: &mut RegisterRequest| {
+        request.hostinfo.as_mut().expect("set").request_tags.push("tag:web".to_owned());
+    };
+    check(&mut world, register(1, 11, Some(&key), tags), "requested tags are invalid or not permitted");
+    let elsewhere = |request: &mut RegisterRequest| request.followup = "https://evil.example/x".to_owned();
+    check(&mut world, register(1, 11, None, elsewhere), "invalid followup URL");
+    world.pass(HOUR);
+    check(&mut world, register(1, 11, Some(&key), |_| {}), "authkey expired");
+    assert_eq!(world.control.registry().node_count(), 0);
+}
+
+#[test]
+fn of_two_machines_in_one_batch_one_gets_the_one_off_key() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], ONE_OFF);
+    let answers =
+        world.batch(vec![register(1, 11, Some(&key), |_| {}), register(2, 21, Some(&key), |_| {})]);
+    let words: Vec<String> = answers.iter().map(word).collect();
+    assert_eq!(words, ["in 1", "authkey already used"]);
+    assert_eq!(world.control.registry().node_count(), 1);
+}
+
+#[test]
+fn two_machines_in_one_batch_get_different_names_and_addresses() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], REUSABLE);
+    let called = |request: &mut RegisterRequest| request.hostinfo.as_mut().expect("set").hostname = "pc".to_owned();
+    world.batch(vec![register(1, 11, Some(&key), called), register(2, 21, Some(&key), called)]);
+    let nodes: Vec<_> = world.control.registry().nodes().map(|node| (node.name.clone(), node.v4)).collect();
+    assert_eq!((nodes[0].0.as_str(), nodes[1].0.as_str()), ("pc", "pc-1"));
+    assert_ne!(nodes[0].1, nodes[1].1);
+}
+
+#[test]
+fn a_refused_command_leaves_the_batch_as_it_was() {
+    let mut world = World::with(warren_control::Settings {
+        v4_range: Some("10.9.0.0/30".parse().expect("a prefix")),
+        ..settings()
+    });
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], REUSABLE);
+    let join = |machine| register(machine, machine + 10, Some(&key), |_| {});
+    let answers = world.batch(vec![join(1), join(2), join(3), What::DeleteNode { node: warren_wire::NodeId(1) }, join(4)]);
+    let words: Vec<String> = answers.iter().map(word).collect();
+    assert_eq!(words, ["in 1", "in 2", "no address left in 10.9.0.0/30", "Done", "in 3"]);
+}
+
+#[test]
+fn another_person_on_the_same_machine_gets_a_second_node_with_a_key_of_its_own() {
+    let (mut world, _) = ann_is_in();
+    let bob = world.user("bob");
+    let key = world.key(Some(bob), &[], ONE_OFF);
+    // Still with ann's node key: the client is told to make another, and the one-off key is not used up by that.
+    check(&mut world, register(1, 11, Some(&key), |_| {}), "key expired");
+    check(&mut world, register(1, 12, Some(&key), |request| request.old_node_key = Some(node_key(11))), "in 2");
+    assert_eq!(world.node(warren_wire::NodeId(1)).node_key, node_key(11), "ann's stays");
+}
+
+#[test]
+fn a_tagged_key_takes_the_node_from_its_user_and_ends_its_expiry() {
+    let lifetime = Some(Duration::from_secs(86_400));
+    let mut world = World::with(warren_control::Settings { key_lifetime: lifetime, ..settings() });
+    let ann = world.user("ann");
+    let plain = world.key(Some(ann), &[], REUSABLE);
+    assert_eq!(world.join(1, 11, &plain).expiry, world.wall.checked_add(HOUR * 24));
+    let tagged = world.key(None, &["tag:web"], ONE_OFF);
+    let node = world.join(1, 11, &tagged);
+    assert_eq!((node.id.0, &node.owner, node.expiry), (1, &Owner::Tags(tag_set(&["tag:web"])), None));
+}
+
+#[test]
+fn an_ephemeral_node_goes_when_it_logs_out_and_when_it_stays_away() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], EPHEMERAL);
+    let first = world.join(1, 11, &key);
+    let past = |request: &mut RegisterRequest| request.expiry = Some(UnixTime::from_secs(LOGOUT_EXPIRY));
+    check(&mut world, register(1, 11, None, past), "key expired");
+    assert!(world.control.registry().node(first.id).is_none());
+
+    let second = world.join(2, 21, &key);
+    world.control.handle_stream_started(second.id);
+    world.pass(HOUR);
+    assert!(world.control.registry().node(second.id).is_some(), "connected nodes stay");
+    world.control.handle_stream_ended(second.id, world.now, world.wall);
+    world.pass(Duration::from_secs(100));
+    assert!(world.control.registry().node(second.id).is_some(), "two minutes are not over");
+    world.pass(Duration::from_secs(31));
+    assert!(world.control.registry().node(second.id).is_none());
+
+    let third = world.join(3, 31, &key);
+    world.restart();
+    world.pass(Duration::from_secs(131));
+    assert!(world.control.registry().node(third.id).is_none(), "the server starts the clock again");
+}
+
+fn link(answer: Result<Answer, Refusal>) -> (AuthId, String) {
+    match answer {
+        Ok(Answer::Register(visit @ RegisterAnswer::Visit(id))) => {
+            (id, visit.response("https://control.example").expect("a response").auth_url)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_operator_lets_a_waiting_machine_in() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let (id, url) = link(world.ask(register(1, 11, None, |_| {})));
+    let follow = |request: &mut RegisterRequest| request.followup = url.clone();
+    assert!(url.starts_with("https://control.example/register/wkey-req-"));
+    assert_eq!(id.to_string().parse(), Ok(id));
+    check(&mut world, register(1, 11, None, follow), "wait");
+    assert_eq!(world.control.all_waiting(world.wall).len(), 1);
+    world.ask(What::ApproveRegistration { id, user: ann }).expect("granted");
+    check(&mut world, register(1, 11, None, follow), "in 1");
+    assert!(world.control.all_waiting(world.wall).is_empty());
+    let again = world.ask(What::ApproveRegistration { id, user: ann });
+    assert!(matches!(again, Err(Refusal::NotFound { .. })), "{again:?}");
+    world.restart();
+    check(&mut world, register(1, 11, None, follow), "in 1");
+}
+
+#[test]
+fn an_operator_turns_a_machine_away() {
+    let mut world = World::new();
+    let (id, url) = link(world.ask(register(1, 11, None, |_| {})));
+    let follow = |request: &mut RegisterRequest| request.followup = url.clone();
+    world.ask(What::RejectRegistration { id }).expect("granted");
+    check(&mut world, register(1, 11, None, follow), "registration was rejected");
+    let ann = world.user("ann");
+    assert!(world.ask(What::ApproveRegistration { id, user: ann }).is_err());
+}
+
+#[test]
+fn a_link_is_good_for_its_machine_and_for_fifteen_minutes() {
+    let mut world = World::new();
+    let (id, url) = link(world.ask(register(1, 11, None, |_| {})));
+    let follow = |request: &mut RegisterRequest| request.followup = url.clone();
+    check(&mut world, register(2, 21, None, follow), "visit");
+    check(&mut world, register(1, 11, None, follow), "wait");
+    world.pass(Duration::from_secs(15 * 60));
+    check(&mut world, register(1, 11, None, follow), "visit");
+    assert!(world.control.waiting(id, world.wall).is_none());
+    let (_, url) = link(world.ask(register(1, 11, None, |_| {})));
+    world.restart();
+    let follow = |request: &mut RegisterRequest| request.followup = url.clone();
+    check(&mut world, register(1, 11, None, follow), "visit");
+}
+
+#[test]
+fn waiting_machines_are_bounded_and_one_cannot_push_out_the_others() {
+    let mut world = World::new();
+    let (patient, _) = link(world.ask(register(1, 11, None, |_| {})));
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(1));
+        world.ask(register(2, 21, None, |_| {})).expect("a link");
+    }
+    assert!(world.control.waiting(patient, world.wall).is_some());
+    assert_eq!(world.control.all_waiting(world.wall).len(), 17);
+}
+
+#[test]
+fn a_users_texts_in_answers_name_the_owner() {
+    let mut world = World::new();
+    let ann = world.user("ann@example.net");
+    let key = world.key(Some(ann), &[], REUSABLE);
+    let Ok(Answer::Register(answer)) = world.ask(register(1, 11, Some(&key), |_| {})) else { panic!("refused") };
+    let response = answer.response("https://control.example").expect("a response");
+    assert_eq!(response.login.login_name, "ann@example.net");
+    assert!(response.machine_authorized && response.user.id == ann);
+    let tagged = world.key(Some(ann), &["tag:web"], REUSABLE);
+    let Ok(Answer::Register(answer)) = world.ask(register(2, 21, Some(&tagged), |_| {})) else { panic!("refused") };
+    let response = answer.response("https://control.example").expect("a response");
+    assert_eq!((response.user.id.0, response.login.login_name.as_str()), (2_147_455_555, "tagged-devices"));
+}
+
+#[test]
+fn operators_are_refused_what_cannot_be() {
+    let (mut world, _) = ann_is_in();
+    let ann = world.control.registry().users().next().expect("ann").id;
+    let node = warren_wire::NodeId(1);
+    let missing = warren_wire::NodeId(99);
+    let rename = |name: &str| What::RenameNode { node, name: name.to_owned() };
+    for (what, text) in [
+        (What::DeleteUser { user: ann }, "user ann still has 1 node(s); delete them first"),
+        (What::DeleteNode { node: missing }, "no such node: 99"),
+        (rename("Web"), "\"Web\" cannot be a node's name: 1 to 63 of a-z, 0-9 and -, no hyphen at either end"),
+        (What::SetTags { node, tags: tag_set(&["web"]) }, "\"web\" is not a tag: write tag: and a name"),
+        (What::RemoveAway { node }, "node 1 is not an ephemeral node that is away"),
+        (
+            What::CreateKey { user: None, tags: tag_set(&[]), reusable: false, ephemeral: false, expiry: None },
+            "a join key needs a user or tags",
+        ),
+    ] {
+        assert_eq!(world.ask(what).expect_err("refused").to_string(), text);
+    }
+    let refusal: Refusal = RegisterRefusal::InvalidKey.into();
+    assert_eq!(warren_control::register::refused(&refusal).error, "invalid pre auth key");
+}
+
+#[test]
+fn a_chosen_name_stays_and_a_derived_one_follows_the_host() {
+    let (mut world, key) = ann_is_in();
+    let node = warren_wire::NodeId(1);
+    let follow = |hostname: &str| What::FollowHostname { node, hostname: hostname.to_owned() };
+    world.ask(follow("New Host.local")).expect("granted");
+    assert_eq!(world.node(node).name, "new-host");
+    world.ask(What::RenameNode { node, name: "fixed".to_owned() }).expect("granted");
+    world.ask(follow("other")).expect("granted");
+    assert_eq!((world.node(node).name.as_str(), world.node(node).hostname.as_str()), ("fixed", "other"));
+    check(&mut world, register(1, 11, Some(&key), |_| {}), "in 1");
+    assert_eq!(world.node(node).name, "fixed");
+}

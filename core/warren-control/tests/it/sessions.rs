@@ -1,0 +1,310 @@
+//! Map streams: what they send, held against the whole map as the oracle.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use warren_control::{Next, Session, What};
+use warren_crypto::{DiscoPublic, UnixTime};
+use warren_wire::netmap::{NetMap, equivalent, fold};
+use warren_wire::{CapabilityVersion, Hostinfo, MapRequest, MapResponse, NetInfo, NodeId, RegionId};
+
+use crate::world::*;
+
+const VERSION: CapabilityVersion = CapabilityVersion::OLDEST_SERVED;
+
+/// A client at the other end of a stream.
+struct Client {
+    session: Session,
+    held: Option<NetMap>,
+}
+
+impl Client {
+    fn of(world: &mut World, node: NodeId) -> Self {
+        world.control.handle_stream_started(node);
+        world.control.publish();
+        Self { session: Session::new(node, world.node(node).node_key, VERSION), held: None }
+    }
+
+    /// Takes what the stream says and checks the law.
+    fn poll(&mut self, world: &World) -> Option<MapResponse> {
+        let snapshot = world.snapshot();
+        let message = match self.session.next(&snapshot, world.wall) {
+            Next::Map(message) => *message,
+            Next::Nothing => MapResponse::keep_alive(),
+            Next::Gone => return None,
+            Next::Failed(error) => panic!("{error}"),
+        };
+        fold(&mut self.held, message.clone(), world.wall).expect("a message that folds");
+        let held = self.held.as_ref().expect("a map");
+        let truth = snapshot.netmap_for(self.session.node()).expect("a map").as_seen_by(VERSION);
+        assert!(equivalent(held, &truth), "held {held:#?}\ntruth {truth:#?}");
+        Some(message)
+    }
+}
+
+fn update(disco: u8, endpoint: &str, home: Option<u32>) -> MapRequest {
+    let net_info = home.map(|home| {
+        Box::new(NetInfo { preferred_derp: Some(RegionId(home)), ..NetInfo::default() })
+    });
+    let mut request = MapRequest {
+        version: VERSION,
+        disco_key: (disco != 0).then(|| DiscoPublic::from_bytes([disco; 32])),
+        hostinfo: Some(Box::new(Hostinfo { os: "linux".to_owned(), net_info, ..Hostinfo::default() })),
+        ..MapRequest::default()
+    };
+    request.endpoints.extend(endpoint.parse::<std::net::SocketAddr>().ok());
+    request
+}
+
+/// Three machines of ann's.
+fn three() -> (World, [NodeId; 3]) {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], REUSABLE);
+    let nodes = [1, 2, 3].map(|machine| world.join(machine, machine + 10, &key).id);
+    (world, nodes)
+}
+
+#[test]
+fn the_first_message_is_a_whole_map_that_a_stock_client_accepts() {
+    let (mut world, [a, b, c]) = three();
+    world.control.handle_map_request(b, &update(2, "192.0.2.2:41641", Some(900)));
+    let mut client = Client::of(&mut world, a);
+    let message = client.poll(&world).expect("a map");
+    let me = message.node.as_ref().expect("the first message has self");
+    assert_eq!(me.name, "host-1.mesh.test.");
+    assert!(me.machine_authorized && me.online == Some(true) && me.key_expiry.is_none());
+    assert_eq!(message.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [b, c]);
+    assert_eq!(message.peers[0].home_derp, Some(RegionId(900)));
+    assert!(message.packet_filters.contains_key("base"));
+    assert_eq!(message.user_profiles.len(), 1);
+    assert!(message.debug.is_some_and(|debug| debug.disable_log_tail && debug.exit.is_none()));
+    assert!(message.dns_config.is_some_and(|dns| dns.proxied && dns.domains == ["mesh.test"]));
+    assert_eq!(message.collect_services, Some(false));
+}
+
+#[test]
+fn presence_and_endpoints_travel_as_patches() {
+    let (mut world, [a, b, _]) = three();
+    let mut client = Client::of(&mut world, a);
+    client.poll(&world);
+    world.control.handle_stream_started(b);
+    world.control.handle_map_request(b, &update(2, "192.0.2.2:41641", Some(900)));
+    world.control.publish();
+    client.poll(&world);
+    world.control.handle_map_request(b, &update(2, "192.0.2.9:41641", None));
+    world.control.publish();
+    let message = client.poll(&world).expect("a delta");
+    assert_eq!((message.peers_changed.len(), message.peers_changed_patch.len()), (0, 1));
+    assert!(message.peers_changed_patch[0].endpoints.is_some());
+    let held = client.held.as_ref().expect("a map");
+    assert_eq!(held.peers[&b].home_derp, Some(RegionId(900)), "network facts that are not repeated stay");
+
+    assert!(!world.control.handle_map_request(b, &update(0, "192.0.2.9:41641", None)), "nothing new");
+    assert!(world.control.publish().is_none());
+}
+
+#[test]
+fn a_short_gap_in_a_stream_is_not_shown_and_a_long_one_is() {
+    let (mut world, [a, b, _]) = three();
+    let mut client = Client::of(&mut world, a);
+    world.control.handle_stream_started(b);
+    world.control.publish();
+    client.poll(&world);
+    world.control.handle_stream_ended(b, world.now, world.wall);
+    world.pass(Duration::from_secs(9));
+    client.poll(&world);
+    assert_eq!(client.held.as_ref().expect("a map").peers[&b].online, Some(true));
+    world.control.handle_stream_started(b);
+    world.control.handle_stream_started(b);
+    world.control.handle_stream_ended(b, world.now, world.wall);
+    world.pass(Duration::from_secs(60));
+    client.poll(&world);
+    assert_eq!(client.held.as_ref().expect("a map").peers[&b].online, Some(true), "one stream is still open");
+    world.control.handle_stream_ended(b, world.now, world.wall);
+    let left = world.wall;
+    world.pass(Duration::from_secs(10));
+    client.poll(&world);
+    let peer = &client.held.as_ref().expect("a map").peers[&b];
+    assert_eq!((peer.online, peer.last_seen), (Some(false), Some(left)));
+}
+
+#[test]
+fn an_expired_node_is_shown_as_such_to_itself_and_others() {
+    let (mut world, [a, b, _]) = three();
+    let (mut one, mut other) = (Client::of(&mut world, a), Client::of(&mut world, b));
+    (one.poll(&world), other.poll(&world));
+    let at = world.wall.saturating_add(Duration::from_secs(30));
+    world.ask(What::ExpireNode { node: b, at: Some(at) }).expect("granted");
+    (one.poll(&world), other.poll(&world));
+    assert!(world.snapshot().admits(&node_key(12), world.wall));
+    world.pass(Duration::from_secs(31));
+    assert!(!world.snapshot().admits(&node_key(12), world.wall));
+    (one.poll(&world), other.poll(&world));
+    assert!(one.held.as_ref().expect("a map").peers[&b].expired);
+    assert!(!other.held.as_ref().expect("a map").self_node.machine_authorized);
+    world.ask(What::DisableExpiry { node: b }).expect("granted");
+    (one.poll(&world), other.poll(&world));
+    assert!(other.held.as_ref().expect("a map").self_node.machine_authorized);
+}
+
+#[test]
+fn a_removed_or_rekeyed_node_ends_its_stream() {
+    let (mut world, [a, b, _]) = three();
+    let (mut one, mut other) = (Client::of(&mut world, a), Client::of(&mut world, b));
+    (one.poll(&world), other.poll(&world));
+    world.ask(What::DeleteNode { node: b }).expect("granted");
+    assert!(other.poll(&world).is_none());
+    assert_eq!(one.poll(&world).expect("a delta").peers_removed, [b]);
+    let ann = world.control.registry().users().next().expect("ann").id;
+    let key = world.key(Some(ann), &[], REUSABLE);
+    world.join(1, 77, &key);
+    assert!(one.poll(&world).is_none());
+}
+
+#[test]
+fn hidden_endpoints_are_shown_to_nobody() {
+    let mut world = World::with(warren_control::Settings { hide_endpoints: true, ..settings() });
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], REUSABLE);
+    let (a, b) = (world.join(1, 11, &key).id, world.join(2, 12, &key).id);
+    world.control.handle_map_request(b, &update(2, "192.0.2.2:41641", Some(900)));
+    let mut client = Client::of(&mut world, a);
+    let message = client.poll(&world).expect("a map");
+    let text = serde_json::to_string(&message).expect("JSON");
+    assert!(!text.contains("192.0.2.2"), "{text}");
+}
+
+#[test]
+fn soft_facts_survive_a_restart_once_they_were_taken() {
+    let (mut world, [a, b, _]) = three();
+    world.control.handle_map_request(b, &update(2, "192.0.2.2:41641", Some(900)));
+    let soft = world.control.take_soft();
+    assert!(world.control.take_soft().is_empty());
+    let rows = warren_control::Rows { soft, ..world.tables.rows() };
+    world.control = warren_control::Control::from_rows(&rows, settings(), world.now).expect("rows");
+    let mut client = Client::of(&mut world, a);
+    client.poll(&world);
+    let peer = &client.held.as_ref().expect("a map").peers[&b];
+    assert_eq!((peer.home_derp, peer.disco_key.is_some(), peer.online), (Some(RegionId(900)), true, Some(false)));
+}
+
+#[test]
+fn a_host_with_an_odd_name_spoils_no_map() {
+    let (mut world, [a, b, _]) = three();
+    let mut request = update(2, "192.0.2.2:41641", None);
+    request.hostinfo.as_mut().expect("set").hostname = "a\"b\\c\u{0}".to_owned();
+    request.hostinfo.as_mut().expect("set").backend_log_id = "secret-log-id".to_owned();
+    world.control.handle_map_request(b, &request);
+    world.pass(Duration::ZERO);
+    let mut client = Client::of(&mut world, a);
+    let text = serde_json::to_string(&client.poll(&world).expect("a map")).expect("JSON");
+    assert!(!text.contains('\\') && !text.contains("secret-log-id"), "{text}");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Join(u8),
+    Remove(u8),
+    Rename(u8, u8),
+    Tag(u8),
+    Expire(u8),
+    Unexpire(u8),
+    Rekey(u8),
+    Update(u8, u8, u8),
+    Start(u8),
+    End(u8),
+    RenameUser(u8),
+    Pass(u8),
+    Look(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let node = 1_u8..7;
+    prop_oneof![
+        3 => node.clone().prop_map(Step::Join),
+        1 => node.clone().prop_map(Step::Remove),
+        1 => (node.clone(), 0_u8..4).prop_map(|(n, name)| Step::Rename(n, name)),
+        1 => node.clone().prop_map(Step::Tag),
+        1 => node.clone().prop_map(Step::Expire),
+        1 => node.clone().prop_map(Step::Unexpire),
+        1 => node.clone().prop_map(Step::Rekey),
+        3 => (node.clone(), 0_u8..4, 0_u8..4).prop_map(|(n, x, y)| Step::Update(n, x, y)),
+        2 => node.clone().prop_map(Step::Start),
+        2 => node.prop_map(Step::End),
+        1 => (0_u8..3).prop_map(Step::RenameUser),
+        1 => (0_u8..30).prop_map(Step::Pass),
+        4 => (0_u8..4).prop_map(Step::Look),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Several streams, looking at different times, hold what the picture shows: deltas never drift from the oracle.
+    #[test]
+    fn folding_what_a_stream_sends_gives_the_map(steps in prop::collection::vec(step(), 1..80)) {
+        let (mut world, nodes) = three();
+        let ann = world.control.registry().users().next().expect("ann").id;
+        let key = world.key(Some(ann), &[], REUSABLE);
+        let mut clients: Vec<Client> = nodes[..2].iter().map(|node| Client::of(&mut world, *node)).collect();
+        let mut next_key = 100_u8;
+        for step in steps {
+            let row = |world: &World, n: u8| {
+                world.control.registry().nodes_of_machine(&machine(n)).next().cloned()
+            };
+            match step {
+                Step::Join(n) => {
+                    if row(&world, n).is_none() {
+                        next_key = next_key.wrapping_add(1);
+                        let _ = world.ask(register(n, next_key, Some(&key), |_| {}));
+                    }
+                }
+                Step::Rekey(n) => {
+                    next_key = next_key.wrapping_add(1);
+                    let _ = world.ask(register(n, next_key, Some(&key), |_| {}));
+                }
+                Step::Look(n) => {
+                    if let Some(client) = clients.get_mut(usize::from(n)) {
+                        if client.poll(&world).is_none() {
+                            let node = client.session.node();
+                            if world.control.registry().node(node).is_some() {
+                                *client = Client::of(&mut world, node);
+                            }
+                        }
+                    }
+                }
+                Step::RenameUser(n) => {
+                    let _ = world.ask(What::RenameUser { user: ann, name: format!("ann{n}") });
+                }
+                Step::Pass(seconds) => world.pass(Duration::from_secs(seconds.into())),
+                Step::Remove(n) | Step::Rename(n, _) | Step::Tag(n) | Step::Expire(n) | Step::Unexpire(n)
+                | Step::Update(n, ..) | Step::Start(n) | Step::End(n) => {
+                    let Some(row) = row(&world, n) else { continue };
+                    let node = row.id;
+                    match step {
+                        Step::Remove(_) => drop(world.ask(What::DeleteNode { node })),
+                        Step::Rename(_, name) => {
+                            drop(world.ask(What::RenameNode { node, name: format!("name-{name}") }));
+                        }
+                        Step::Tag(_) => drop(world.ask(What::SetTags { node, tags: tag_set(&["tag:x"]) })),
+                        Step::Expire(_) => drop(world.ask(What::ExpireNode { node, at: None })),
+                        Step::Unexpire(_) => drop(world.ask(What::DisableExpiry { node })),
+                        Step::Update(_, x, y) => {
+                            let home = (y > 1).then(|| 900 + u32::from(y));
+                            world.control.handle_map_request(node, &update(x, &format!("192.0.2.{y}:1"), home));
+                        }
+                        Step::Start(_) => world.control.handle_stream_started(node),
+                        Step::End(_) => world.control.handle_stream_ended(node, world.now, world.wall),
+                        _ => {}
+                    }
+                    world.control.publish();
+                }
+            }
+        }
+        for client in &mut clients {
+            client.poll(&world);
+        }
+        prop_assert!(world.wall > UnixTime::from_secs(0));
+    }
+}
