@@ -233,7 +233,12 @@ pub enum Answer {
         secret: Option<KeySecret>,
     },
     /// The policy as it is now.
-    Policy(Arc<PolicyRow>),
+    Policy {
+        /// The row.
+        row: Arc<PolicyRow>,
+        /// Sections that have no effect yet, words that mean nobody: one line each, for whoever replaced it.
+        warnings: Vec<String>,
+    },
     /// Done; there is nothing to show.
     Done,
 }

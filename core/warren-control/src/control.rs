@@ -10,7 +10,6 @@ use warren_wire::{MapRequest, NodeId, RelayMap, UserId};
 use crate::command::{Command, What};
 use crate::dns;
 use crate::event::{Event, Impact, impact};
-use crate::node_set::NodeSet;
 use crate::pending::{AuthId, Pending, Waiting};
 use crate::presence::Presence;
 use crate::records;
@@ -20,7 +19,7 @@ use crate::settings::Settings;
 use crate::snapshot::{Snapshot, Touched, Turn};
 use crate::staged::{Batch, Draft};
 use crate::table::Table;
-use crate::visibility::Reach;
+use crate::visibility::{self, Reach};
 
 /// How often keys are looked at for expiry. Clients know the time of expiry themselves; this is for what they cannot.
 const EXPIRY_TICK: Duration = Duration::from_secs(5);
@@ -64,13 +63,13 @@ impl Control {
         settings.check()?;
         let registry = Registry::from_rows(rows, &settings)?;
         let policy = rows.policy.as_ref().map(|policy| policy.text.as_str());
-        let reach = Reach::compile(policy, &registry).map_err(RowsError::Policy)?;
+        let policy = visibility::parse(policy).map_err(RowsError::Policy)?;
         let mut presence = Presence::from_rows(&rows.soft);
         for node in registry.nodes().filter(|node| node.ephemeral) {
             presence.watch_away(node.id, settings.ephemeral_timeout, now);
         }
         let settings = Arc::new(settings);
-        let state = Draft { registry, pending: Pending::default(), reach };
+        let state = Draft { registry, pending: Pending::default(), policy };
         let published = first_picture(&settings, &state, &presence);
         Ok(Self {
             settings,
@@ -190,8 +189,7 @@ impl Control {
             nodes.push(Touched { node, before });
         }
         if std::mem::take(&mut self.stale_reach) {
-            picture.everyone = Arc::new(picture.registry.nodes().map(|node| node.id).collect());
-            picture.reach = self.state.reach.refreshed(&picture.registry);
+            picture.reach = Reach::new(&self.state.policy, &picture.registry);
             picture.reach_seq = picture.seq;
         }
         if std::mem::take(&mut self.stale_relays) {
@@ -305,9 +303,8 @@ fn first_picture(settings: &Arc<Settings>, state: &Draft, presence: &Presence) -
         registry: state.registry.clone(),
         known: presence.known(),
         records,
-        reach: state.reach.clone(),
+        reach: Reach::new(&state.policy, &state.registry),
         reach_seq: 1,
-        everyone: Arc::new(state.registry.nodes().map(|node| node.id).collect::<NodeSet>()),
         relay_map: Arc::new(settings.relay_map.clone()),
         dns: Arc::new(dns::config(settings)),
         turns: VecDeque::from([Arc::new(Turn { seq: 1, nodes: Vec::new(), users: Vec::new() })]),

@@ -21,6 +21,7 @@ use crate::names;
 use crate::pending::{AuthId, Waiting};
 use crate::rows::{NameOrigin, Node, Owner, Registered, User};
 use crate::staged::{Said, Staged};
+use crate::visibility;
 
 /// How a registration stands.
 #[derive(Clone, Debug)]
@@ -270,7 +271,7 @@ impl Staged {
         let tags = requested_tags(&waiting.request);
         let owner = if tags.is_empty() {
             Owner::User(user.id)
-        } else if tags.iter().all(|tag| names::is_tag(tag) && self.state.reach.may_own_tag(&user, tag)) {
+        } else if tags.iter().all(|tag| names::is_tag(tag) && self.may_own_tag(&user, tag)) {
             Owner::Tags(tags)
         } else {
             return Err(RegisterRefusal::Tags.into());
@@ -455,6 +456,10 @@ impl Staged {
     fn key_expired(&self, node: Arc<Node>) -> Answer {
         let user = self.owner_of(&node);
         Answer::Register(RegisterAnswer::KeyExpired { node: Some(node), user })
+    }
+
+    fn may_own_tag(&self, user: &User, tag: &str) -> bool {
+        visibility::may_own_tag(&self.state.policy, &self.state.registry, user, tag)
     }
 
     fn owner_of(&self, node: &Node) -> Option<Arc<User>> {

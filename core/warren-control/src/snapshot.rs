@@ -10,6 +10,7 @@ use warren_crypto::{MachinePublic, NodePublic, UnixTime};
 use warren_wire::netmap::NetMap;
 use warren_wire::{DnsConfig, FilterRule, Node as WireNode, NodeId, RelayMap, UserId, UserProfile};
 
+use crate::command::Refusal;
 use crate::node_set::NodeSet;
 use crate::presence::{self, Present};
 use crate::records;
@@ -17,7 +18,7 @@ use crate::registry::Registry;
 use crate::rows::Node;
 use crate::settings::Settings;
 use crate::table::Table;
-use crate::visibility::Reach;
+use crate::visibility::{self, Reach};
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -32,7 +33,6 @@ pub struct Snapshot {
     pub(crate) reach: Reach,
     /// The picture in which who sees whom, or what filters say, may have changed last.
     pub(crate) reach_seq: u64,
-    pub(crate) everyone: Arc<NodeSet>,
     pub(crate) relay_map: Arc<RelayMap>,
     pub(crate) dns: Arc<DnsConfig>,
     /// What the last pictures changed, oldest first, without gaps, the last being this one's.
@@ -105,12 +105,12 @@ impl Snapshot {
 
     /// The nodes that `node` may see, itself perhaps among them.
     pub fn visible_to(&self, node: NodeId) -> Arc<NodeSet> {
-        self.reach.visible_to(node, &self.registry, &self.everyone)
+        self.reach.visible_to(node)
     }
 
     /// What may come in at `node`.
     pub fn filter_of(&self, node: NodeId) -> Arc<Vec<FilterRule>> {
-        self.reach.filter_of(node, &self.registry)
+        self.reach.filter_of(node)
     }
 
     /// The whole map of one node, computed from nothing but this picture: the oracle for [`crate::Session`].
@@ -138,12 +138,21 @@ impl Snapshot {
         })
     }
 
+    /// What is wrong with a policy (the error: why it would be refused), without putting it in force.
+    ///
+    /// # Errors
+    /// The complaints, one a line, with line and column.
+    pub fn check_policy(&self, text: &str) -> Result<Vec<String>, Refusal> {
+        let policy = visibility::parse(Some(text)).map_err(Refusal::Policy)?;
+        Ok(visibility::warnings(&policy, &self.registry))
+    }
+
     pub(crate) fn self_record(&self, node: NodeId) -> Result<Arc<WireNode>, MapError> {
         if self.registry.node(node).is_none() {
             return Err(MapError::Gone(node));
         }
         let record = self.records.get(&node).ok_or(MapError::NameTooLong(node))?;
-        Ok(Arc::new(records::self_record(record)))
+        Ok(Arc::new(records::self_record(record, self.reach.randomizes_client_port())))
     }
 
     pub(crate) fn profiles(&self, users: impl Iterator<Item = UserId>) -> BTreeMap<UserId, UserProfile> {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use warren_crypto::{Random, UnixTime};
+use warren_policy::Policy;
 use warren_wire::{CapabilityVersion, Hostinfo, NodeId};
 
 use crate::command::{Actor, Answer, Command, Refusal, What};
@@ -22,7 +23,6 @@ use crate::registry::Registry;
 use crate::rows::{AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, User};
 use crate::settings::Settings;
 use crate::table::Table;
-use crate::visibility::Reach;
 
 /// See the module.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ pub struct Staged {
 pub(crate) struct Draft {
     pub(crate) registry: Registry,
     pub(crate) pending: Pending,
-    /// The policy as compiled, for what registrations ask of it.
-    pub(crate) reach: Reach,
+    /// The policy as read.
+    pub(crate) policy: Arc<Policy>,
 }
 
 /// What a registering machine said about itself, for [`crate::Presence`].

@@ -1,55 +1,124 @@
-//! Who may see and reach whom, from the policy in force.
+//! Who may see and reach whom: the policy over the present users and nodes.
 //!
-//! Without a policy everyone reaches everyone, as in the field (control-protocol.md §11.8).
+//! Without a policy everyone reaches everyone, as in the field (control-protocol.md §11.8), and one set serves all.
+//! Rules are resolved to sets once per change of policy, users or nodes; a session asks again only after that.
 
 use std::sync::Arc;
 
 use warren_crypto::UnixTime;
+use warren_policy::{Compiled, Policy, PolicyNode, PolicyUser, Tailnet};
 use warren_wire::{FilterRule, NodeId};
 
 use crate::command::{Answer, Refusal};
+use crate::event::Event;
 use crate::node_set::NodeSet;
 use crate::registry::Registry;
-use crate::rows::User;
+use crate::rows::{LOCAL_ISSUER, Node, PolicyRow, RowChange, User};
 use crate::staged::Staged;
 
-/// A compiled policy, or none.
+/// A policy, compiled for the users and nodes of one picture.
 #[derive(Clone, Debug)]
-pub struct Reach {
-    allow_all: Arc<Vec<FilterRule>>,
+pub(crate) struct Reach {
+    randomizes_client_port: bool,
+    everyone: Arc<NodeSet>,
+    who: Who,
+}
+
+#[derive(Clone, Debug)]
+enum Who {
+    Everyone { rules: Arc<Vec<FilterRule>> },
+    Compiled(Arc<Compiled>),
 }
 
 impl Reach {
-    /// Compiles a policy for the nodes and users of `registry`.
-    pub(crate) fn compile(policy: Option<&str>, _registry: &Registry) -> Result<Self, String> {
-        match policy {
-            None => Ok(Self { allow_all: Arc::new(vec![FilterRule::allow_all()]) }),
-            Some(_) => Err("this build cannot compile policies yet".to_owned()),
+    pub(crate) fn new(policy: &Policy, registry: &Registry) -> Self {
+        let who = if policy.allows_all() {
+            Who::Everyone { rules: Arc::new(vec![FilterRule::allow_all()]) }
+        } else {
+            Who::Compiled(Arc::new(compile(policy, registry)))
+        };
+        Self {
+            randomizes_client_port: policy.randomizes_client_port(),
+            everyone: Arc::new(registry.nodes().map(|node| node.id).collect()),
+            who,
         }
     }
 
-    /// The same policy for other nodes or users.
-    pub(crate) fn refreshed(&self, _registry: &Registry) -> Self {
-        self.clone()
+    /// Whom `node` sees; it may or may not be among them itself.
+    pub(crate) fn visible_to(&self, node: NodeId) -> Arc<NodeSet> {
+        match &self.who {
+            Who::Everyone { .. } => Arc::clone(&self.everyone),
+            Who::Compiled(compiled) => Arc::new(compiled.peers_of(node).collect()),
+        }
     }
 
-    pub(crate) fn visible_to(&self, _node: NodeId, _registry: &Registry, everyone: &Arc<NodeSet>) -> Arc<NodeSet> {
-        Arc::clone(everyone)
+    /// What may come in at `node`.
+    pub(crate) fn filter_of(&self, node: NodeId) -> Arc<Vec<FilterRule>> {
+        match &self.who {
+            Who::Everyone { rules } => Arc::clone(rules),
+            Who::Compiled(compiled) => Arc::new(compiled.filter_for(node)),
+        }
     }
 
-    pub(crate) fn filter_of(&self, _node: NodeId, _registry: &Registry) -> Arc<Vec<FilterRule>> {
-        Arc::clone(&self.allow_all)
+    pub(crate) fn randomizes_client_port(&self) -> bool {
+        self.randomizes_client_port
     }
+}
 
-    /// Whether a person may give their own device this tag when they log in on it.
-    pub(crate) fn may_own_tag(&self, _user: &User, _tag: &str) -> bool {
-        false
+/// Reads a stored or new policy; none is the one that allows all.
+pub(crate) fn parse(text: Option<&str>) -> Result<Arc<Policy>, String> {
+    let policy = text.map_or_else(|| Ok(Policy::allow_all()), Policy::parse);
+    policy.map(Arc::new).map_err(|diagnostics| diagnostics.to_string())
+}
+
+/// What an operator should know of a policy that is accepted: sections that have no effect yet, words that mean nobody.
+pub(crate) fn warnings(policy: &Policy, registry: &Registry) -> Vec<String> {
+    let not_built = policy.not_built().iter().map(|section| format!("{section:?} is not built yet and has no effect"));
+    not_built.chain(compile(policy, registry).problems().iter().cloned()).collect()
+}
+
+/// Whether a person may give their own device this tag when they log in on it.
+pub(crate) fn may_own_tag(policy: &Policy, registry: &Registry, user: &User, tag: &str) -> bool {
+    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user)).collect();
+    policy.owns_tag(&users, &policy_user(user), tag)
+}
+
+fn compile(policy: &Policy, registry: &Registry) -> Compiled {
+    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user)).collect();
+    let nodes: Vec<PolicyNode> = registry.nodes().map(|node| policy_node(node)).collect();
+    policy.compile(&Tailnet { users: &users, nodes: &nodes })
+}
+
+fn policy_user(user: &User) -> PolicyUser {
+    PolicyUser {
+        id: user.id,
+        name: user.name.clone(),
+        email: user.email.clone(),
+        provider_id: (user.issuer != LOCAL_ISSUER).then(|| format!("{}/{}", user.issuer, user.subject)),
+    }
+}
+
+fn policy_node(node: &Node) -> PolicyNode {
+    PolicyNode {
+        id: node.id,
+        user: node.owner.user(),
+        tags: node.owner.tags().into_iter().flatten().cloned().collect(),
+        addrs: node.addresses().iter().map(warren_ip::Prefix::addr).collect(),
+        // Approved routes are stored, but no node serves them yet, so they must not open anything.
+        routes: Vec::new(),
     }
 }
 
 impl Staged {
-    pub(crate) fn replace_policy(&mut self, text: String, _now: UnixTime) -> Result<Answer, Refusal> {
-        Reach::compile(Some(&text), &self.state.registry).map_err(Refusal::Policy)?;
-        Ok(Answer::Done)
+    pub(crate) fn replace_policy(&mut self, text: String, now: UnixTime) -> Result<Answer, Refusal> {
+        let policy = parse(Some(&text)).map_err(Refusal::Policy)?;
+        let warnings = warnings(&policy, &self.state.registry);
+        self.note(now, "policy", format!("{} bytes", text.len()));
+        let row = Arc::new(PolicyRow { text, updated: now });
+        self.state.policy = policy;
+        self.state.registry.policy = Some(Arc::clone(&row));
+        self.rows.push(RowChange::PutPolicy(Arc::clone(&row)));
+        self.events.push(Event::PolicyReplaced);
+        Ok(Answer::Policy { row, warnings })
     }
 }

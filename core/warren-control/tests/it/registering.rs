@@ -255,6 +255,22 @@ fn an_operator_lets_a_waiting_machine_in() {
 }
 
 #[test]
+fn a_person_may_ask_for_a_tag_that_the_policy_gives_them() {
+    let mut world = World::new();
+    let (ann, bob) = (world.user("ann"), world.user("bob"));
+    let text = r#"{ "tagOwners": { "tag:web": ["ann@"] } }"#.to_owned();
+    world.ask(What::ReplacePolicy { text }).expect("a policy");
+    let tags = |request: &mut RegisterRequest| {
+        request.hostinfo.as_mut().expect("set").request_tags.push("tag:web".to_owned());
+    };
+    let (id, _) = link(world.ask(register(1, 11, None, tags)));
+    let refused = world.ask(What::ApproveRegistration { id, user: bob }).expect_err("not bob's tag");
+    assert_eq!(refused, Refusal::Register(RegisterRefusal::Tags));
+    let Ok(Answer::Node(node)) = world.ask(What::ApproveRegistration { id, user: ann }) else { panic!("refused") };
+    assert_eq!(node.owner, Owner::Tags(tag_set(&["tag:web"])));
+}
+
+#[test]
 fn an_operator_turns_a_machine_away() {
     let mut world = World::new();
     let (id, url) = link(world.ask(register(1, 11, None, |_| {})));

@@ -202,6 +202,48 @@ fn a_host_with_an_odd_name_spoils_no_map() {
     assert!(!text.contains('\\') && !text.contains("secret-log-id"), "{text}");
 }
 
+/// All, nothing, one direction, a port more, own devices.
+const POLICIES: [&str; 5] = [
+    "{}",
+    r#"{ "acls": [] }"#,
+    r#"{ "tagOwners": { "tag:x": ["ann@"] }, "acls": [{ "action": "accept", "src": ["ann@"], "dst": ["tag:x:22"] }] }"#,
+    r#"{ "tagOwners": { "tag:x": ["ann@"] }, "acls": [{ "action": "accept", "src": ["*"], "dst": ["tag:x:22,80"] }] }"#,
+    r#"{ "acls": [{ "action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*"] }],
+         "randomizeClientPort": true }"#,
+];
+
+#[test]
+fn a_policy_hides_peers_and_changes_filters_at_once() {
+    let (mut world, [a, b, c]) = three();
+    world.ask(What::SetTags { node: c, tags: tag_set(&["tag:x"]) }).expect("granted");
+    let (mut one, mut tagged) = (Client::of(&mut world, a), Client::of(&mut world, c));
+    (one.poll(&world), tagged.poll(&world));
+    world.ask(What::ReplacePolicy { text: POLICIES[2].to_owned() }).expect("a policy");
+    let message = one.poll(&world).expect("a delta");
+    assert_eq!(message.peers_removed, [b]);
+    assert_eq!(one.held.as_ref().expect("a map").filter_rules(), []);
+    tagged.poll(&world);
+    let rules = tagged.held.as_ref().expect("a map").filter_rules();
+    assert_eq!((rules.len(), rules[0].dst_ports[0].ports.first), (1, 22));
+    world.ask(What::ReplacePolicy { text: POLICIES[1].to_owned() }).expect("a policy");
+    (one.poll(&world), tagged.poll(&world));
+    assert!(one.held.as_ref().expect("a map").peers.is_empty());
+    assert!(tagged.held.as_ref().expect("a map").filter_rules().is_empty());
+    world.restart();
+    assert_eq!(world.snapshot().netmap_for(a).expect("a map").peers.len(), 0, "the policy was committed");
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_is_refused_with_its_place_and_the_old_one_stays() {
+    let (mut world, [a, ..]) = three();
+    let text = "{\n  \"acls\": [{ \"action\": \"accept\", \"src\": [\"group:nobody\"], \"dst\": [\"*:*\"] }]\n}";
+    let refusal = world.ask(What::ReplacePolicy { text: text.to_owned() }).expect_err("refused").to_string();
+    assert!(refusal.contains("line 2"), "{refusal}");
+    assert_eq!(world.snapshot().check_policy(text).expect_err("refused").to_string(), refusal);
+    assert!(world.control.registry().policy().is_none());
+    assert_eq!(world.snapshot().netmap_for(a).expect("a map").peers.len(), 2);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Join(u8),
@@ -216,6 +258,7 @@ enum Step {
     End(u8),
     RenameUser(u8),
     Pass(u8),
+    Policy(u8),
     Look(u8),
 }
 
@@ -234,6 +277,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => node.prop_map(Step::End),
         1 => (0_u8..3).prop_map(Step::RenameUser),
         1 => (0_u8..30).prop_map(Step::Pass),
+        2 => (0_u8..5).prop_map(Step::Policy),
         4 => (0_u8..4).prop_map(Step::Look),
     ]
 }
@@ -276,6 +320,10 @@ proptest! {
                 }
                 Step::RenameUser(n) => {
                     let _ = world.ask(What::RenameUser { user: ann, name: format!("ann{n}") });
+                }
+                Step::Policy(n) => {
+                    let text = POLICIES[usize::from(n)].to_owned();
+                    world.ask(What::ReplacePolicy { text }).expect("a policy that compiles");
                 }
                 Step::Pass(seconds) => world.pass(Duration::from_secs(seconds.into())),
                 Step::Remove(n) | Step::Rename(n, _) | Step::Tag(n) | Step::Expire(n) | Step::Unexpire(n)
