@@ -12,7 +12,7 @@ use warren_wire::{FilterRule, NetPortRange, NodeId, PortRange, UserId};
 use crate::node_set::NodeSet;
 use crate::policy::{Policy, Rule};
 use crate::selector::{Autogroup, Selector};
-use crate::sources::{Resolver, Sources, internet};
+use crate::sources::{Resolver, Sources, everywhere, internet};
 use crate::tailnet::{PolicyNode, Tailnet};
 
 /// What a policy means for these users and nodes. Holds until either changes.
@@ -57,11 +57,25 @@ enum Destination {
     Internet,
 }
 
+impl Destination {
+    fn networks(&self) -> IpRanges {
+        match self {
+            Destination::Everything => everywhere(),
+            Destination::Nodes(..) => IpRanges::new(),
+            Destination::Literal(prefix) => [*prefix].into_iter().collect(),
+            Destination::Internet => internet(),
+        }
+    }
+}
+
 /// Whoever is in `from` may reach whoever is in `to`.
 #[derive(Clone, Debug)]
 struct Link {
     from: NodeSet,
     to: NodeSet,
+    /// The networks among either end that are not just the addresses of nodes named.
+    from_networks: IpRanges,
+    to_networks: IpRanges,
 }
 
 /// `autogroup:self` of one rule for one owner.
@@ -151,6 +165,30 @@ impl Compiled {
         }
         self.links.iter().any(|link| link.from.contains(from) && link.to.contains(to))
             || self.selves_of(from).iter().any(|item| item.from.contains(&from) && item.devices.contains(&to))
+    }
+
+    /// Whether a network behind a peer belongs among the addresses that `viewer` sends to that peer. Which of several peers
+    /// serves a network is not a matter of policy.
+    ///
+    /// A network counts whichever end of a rule it is, because answers travel too. A default route counts where a rule
+    /// lets the viewer reach the whole public internet.
+    pub fn may_use_route(&self, viewer: NodeId, route: Prefix) -> bool {
+        let Some(place) = self.places.get(&viewer).copied() else { return false };
+        if self.allows_all {
+            return true;
+        }
+        if route.is_default_route() {
+            let public = internet();
+            let is_whole = |to: &IpRanges| {
+                to.covers(Prefix::ALL_V4.into()) || to.covers(Prefix::ALL_V6.into()) || to.covers_all(&public)
+            };
+            return self.links.iter().any(|link| link.from.contains(place) && is_whole(&link.to_networks));
+        }
+        let route = IpRange::from(route);
+        self.links.iter().any(|link| {
+            (link.from.contains(place) && link.to_networks.overlaps(route))
+                || (link.to.contains(place) && link.from_networks.overlaps(route))
+        })
     }
 
     /// Every node that is in this node's map, in the order of the tailnet.
@@ -278,7 +316,12 @@ impl Building<'_> {
             None => {
                 let sources = resolver.sources(&rule.sources);
                 let to = NodeSet::new(self.compiled.nodes.len());
-                self.compiled.links.push(Link { from: sources.reach.clone(), to });
+                self.compiled.links.push(Link {
+                    from: sources.reach.clone(),
+                    to,
+                    from_networks: sources.networks.clone(),
+                    to_networks: IpRanges::new(),
+                });
                 let known = (sources, self.compiled.links.len() - 1);
                 self.known_sources.insert(rule.sources.clone(), known.clone());
                 known
@@ -294,7 +337,9 @@ impl Building<'_> {
             if sources.texts.is_empty() {
                 continue;
             }
-            self.compiled.links[link].to.union_with(&reach);
+            let link = &mut self.compiled.links[link];
+            link.to.union_with(&reach);
+            link.to_networks.extend(destination.networks().iter());
             let item = Item {
                 order: self.order,
                 sources: self.intern(sources.texts.clone()),

@@ -33,6 +33,8 @@ pub(crate) struct Sources {
     pub(crate) nodes: NodeSet,
     /// The same and the nodes that a source may lie behind.
     pub(crate) reach: NodeSet,
+    /// The networks among the sources that are not just the addresses of nodes named.
+    pub(crate) networks: IpRanges,
 }
 
 impl<'a> Resolver<'a> {
@@ -123,29 +125,31 @@ impl<'a> Resolver<'a> {
     pub(crate) fn sources(&mut self, selectors: &[Selector]) -> Sources {
         let mut ranges: Vec<IpRange> = Vec::new();
         let mut wildcard: Vec<IpRange> = Vec::new();
+        let mut literals: Vec<IpRange> = Vec::new();
         for selector in selectors {
             match selector {
                 Selector::Autogroup(Autogroup::DangerAll) => return self.every_source(),
                 Selector::Everyone => wildcard = self.overlay_sources(),
                 _ => match self.named_nodes(selector) {
                     Some(nodes) => ranges.extend(self.addresses_of(&nodes).iter()),
-                    None => ranges.extend(self.literal(selector).map(IpRange::from)),
+                    None => literals.extend(self.literal(selector).map(IpRange::from)),
                 },
             }
         }
-        let explicit: IpRanges = ranges.into_iter().collect();
+        let networks: IpRanges = wildcard.iter().chain(&literals).copied().collect();
+        let explicit: IpRanges = ranges.into_iter().chain(literals).collect();
         let texts: BTreeSet<String> =
             wildcard.iter().copied().chain(explicit.iter()).map(|range| range.to_string()).collect();
         let all: IpRanges = wildcard.into_iter().chain(explicit.iter()).collect();
         let nodes = self.nodes_at(&all);
         let reach = self.with_routed(nodes.clone(), &all);
-        Sources { texts: texts.into_iter().collect(), nodes, reach }
+        Sources { texts: texts.into_iter().collect(), nodes, reach, networks }
     }
 
     fn every_source(&self) -> Sources {
         let mut nodes = NodeSet::new(self.tailnet.nodes.len());
         (0..self.tailnet.nodes.len()).for_each(|index| nodes.insert(index));
-        Sources { texts: vec!["*".to_owned()], reach: nodes.clone(), nodes }
+        Sources { texts: vec!["*".to_owned()], reach: nodes.clone(), nodes, networks: everywhere() }
     }
 
     /// `*` as a source: every address that an overlay node can have, and every network behind one.
@@ -177,6 +181,11 @@ impl<'a> Resolver<'a> {
         }
         nodes
     }
+}
+
+/// Every address of both families.
+pub(crate) fn everywhere() -> IpRanges {
+    [Prefix::ALL_V4, Prefix::ALL_V6].into_iter().collect()
 }
 
 /// Public address space: what an exit node is for (user-surface.md §4.2).
