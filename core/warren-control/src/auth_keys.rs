@@ -60,10 +60,7 @@ pub(crate) fn mint(registry: &Registry, random: &mut Random) -> Minted {
 ///
 /// # Errors
 /// [`RegisterRefusal::InvalidKey`] for everything else: no hint says how close a guess was.
-pub(crate) fn find<'a>(
-    registry: &'a Registry,
-    text: &str,
-) -> Result<&'a std::sync::Arc<PreAuthKey>, RegisterRefusal> {
+pub(crate) fn find<'a>(registry: &'a Registry, text: &str) -> Result<&'a std::sync::Arc<PreAuthKey>, RegisterRefusal> {
     let invalid = RegisterRefusal::InvalidKey;
     let (prefix, secret) = text.strip_prefix(LABEL).and_then(|rest| rest.split_once('-')).ok_or(invalid)?;
     if prefix.len() != PREFIX_DIGITS || secret.len() != SECRET_DIGITS {

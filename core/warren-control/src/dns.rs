@@ -66,11 +66,7 @@ mod tests {
     fn reverse_zones_cover_the_range() {
         let zones = |range: &str| reverse_zones(range.parse().expect("a prefix"));
         let v4 = zones("100.64.0.0/10");
-        assert_eq!((v4.len(), v4[0].as_str(), v4[63].as_str()), (
-            64,
-            "64.100.in-addr.arpa",
-            "127.100.in-addr.arpa"
-        ));
+        assert_eq!((v4.len(), v4[0].as_str(), v4[63].as_str()), (64, "64.100.in-addr.arpa", "127.100.in-addr.arpa"));
         assert_eq!(zones("fd7a:115c:a1e0::/48"), ["0.e.1.a.c.5.1.1.a.7.d.f.ip6.arpa"]);
         assert_eq!(zones("10.0.0.0/24"), ["0.0.10.in-addr.arpa"]);
     }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use warren_crypto::{NodePublic, UnixTime};
 use warren_wire::netmap::{NetMap, diff, full};
 use warren_wire::{
-    CapabilityVersion, Debug as WireDebug, DnsConfig, FilterRule, MapResponse, Node as WireNode, NodeId, RelayMap, UserId,
+    CapabilityVersion, Debug as WireDebug, DnsConfig, FilterRule, MapResponse, Node as WireNode, NodeId, RelayMap,
+    UserId,
 };
 
 use crate::node_set::NodeSet;
@@ -124,13 +125,7 @@ impl Session {
     }
 
     /// Cuts both maps down to what may differ and lets the protocol crate find the words.
-    fn delta(
-        &mut self,
-        snapshot: &Snapshot,
-        sent: Sent,
-        me: Arc<WireNode>,
-        changes: &Changes,
-    ) -> Option<MapResponse> {
+    fn delta(&mut self, snapshot: &Snapshot, sent: Sent, me: Arc<WireNode>, changes: &Changes) -> Option<MapResponse> {
         let mut now = Sent {
             seq: snapshot.seq,
             reach_seq: snapshot.reach_seq,

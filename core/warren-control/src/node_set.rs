@@ -31,9 +31,10 @@ impl NodeSet {
 
     /// Members of this set that are not in `other`, in order.
     pub fn without<'a>(&'a self, other: &'a NodeSet) -> impl Iterator<Item = NodeId> + 'a {
-        self.words.iter().enumerate().flat_map(|(index, word)| {
-            members(index, word & !other.words.get(index).copied().unwrap_or_default())
-        })
+        self.words
+            .iter()
+            .enumerate()
+            .flat_map(|(index, word)| members(index, word & !other.words.get(index).copied().unwrap_or_default()))
     }
 }
 

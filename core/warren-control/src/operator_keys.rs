@@ -22,12 +22,7 @@ pub(crate) struct KeyWish {
 }
 
 impl Staged {
-    pub(crate) fn create_key(
-        &mut self,
-        wish: KeyWish,
-        now: UnixTime,
-        random: &mut Random,
-    ) -> Result<Answer, Refusal> {
+    pub(crate) fn create_key(&mut self, wish: KeyWish, now: UnixTime, random: &mut Random) -> Result<Answer, Refusal> {
         let KeyWish { user, tags, reusable, ephemeral, expiry } = wish;
         if let Some(user) = user {
             self.user(user)?;

@@ -20,12 +20,7 @@ use crate::staged::Staged;
 const MOST_ROUTES: usize = 1024;
 
 impl Staged {
-    pub(crate) fn expire_node(
-        &mut self,
-        id: NodeId,
-        at: Option<UnixTime>,
-        now: UnixTime,
-    ) -> Result<Answer, Refusal> {
+    pub(crate) fn expire_node(&mut self, id: NodeId, at: Option<UnixTime>, now: UnixTime) -> Result<Answer, Refusal> {
         let node = self.node(id)?;
         let expiry = at.unwrap_or(now).max(now);
         let expired = expiry <= now;
@@ -74,12 +69,7 @@ impl Staged {
         Ok(Answer::Done)
     }
 
-    pub(crate) fn set_tags(
-        &mut self,
-        id: NodeId,
-        tags: BTreeSet<String>,
-        now: UnixTime,
-    ) -> Result<Answer, Refusal> {
+    pub(crate) fn set_tags(&mut self, id: NodeId, tags: BTreeSet<String>, now: UnixTime) -> Result<Answer, Refusal> {
         let node = self.node(id)?;
         check_tags(&tags)?;
         if tags.is_empty() {

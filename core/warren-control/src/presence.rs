@@ -126,13 +126,7 @@ impl Presence {
     }
 
     /// `remove_after`: how long an ephemeral node may stay away.
-    pub(crate) fn session_ended(
-        &mut self,
-        node: NodeId,
-        remove_after: Option<Duration>,
-        now: Instant,
-        wall: UnixTime,
-    ) {
+    pub(crate) fn session_ended(&mut self, node: NodeId, remove_after: Option<Duration>, now: Instant, wall: UnixTime) {
         let Some(present) = self.known.get(&node) else { return };
         if present.sessions > 1 {
             self.change(node, |present| present.sessions -= 1);

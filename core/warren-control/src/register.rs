@@ -88,12 +88,7 @@ fn owner_on_the_wire(owner: &Owner, user: Option<&User>) -> (WireUser, Login) {
         (Owner::User(id), None) => (*id, "", "", "", None),
         (Owner::Tags(_), _) => (UserId::TAGGED_DEVICES, TAGGED_LOGIN, TAGGED_NAME, "", None),
     };
-    let wire_user = WireUser {
-        id,
-        display_name: shown.to_owned(),
-        profile_pic_url: picture.to_owned(),
-        created,
-    };
+    let wire_user = WireUser { id, display_name: shown.to_owned(), profile_pic_url: picture.to_owned(), created };
     let login = Login {
         id: warren_wire::LoginId(id.0),
         provider: String::new(),
@@ -141,7 +136,8 @@ impl Staged {
         if asks_past && let Some(node) = &known {
             return Ok(self.log_out(node, now));
         }
-        let auth_key = request.auth.as_ref().and_then(|auth| auth.auth_key.clone()).filter(|key| !key.expose().is_empty());
+        let auth_key =
+            request.auth.as_ref().and_then(|auth| auth.auth_key.clone()).filter(|key| !key.expose().is_empty());
         if auth_key.is_none()
             && let Some(node) = &known
         {
@@ -155,8 +151,13 @@ impl Staged {
         match auth_key {
             Some(text) => self.register_with_key(machine, text.expose(), &request, now),
             None => {
-                let waiting =
-                    Waiting { machine, node_key: request.node_key, request: request.into(), since: now, rejected: false };
+                let waiting = Waiting {
+                    machine,
+                    node_key: request.node_key,
+                    request: request.into(),
+                    since: now,
+                    rejected: false,
+                };
                 let id = self.state.pending.add(waiting, now, random);
                 self.events.push(Event::RegistrationWaiting(id));
                 Ok(Answer::Register(RegisterAnswer::Visit(id)))
@@ -260,12 +261,7 @@ impl Staged {
     }
 
     /// An operator lets a waiting machine in.
-    pub(crate) fn approve_registration(
-        &mut self,
-        id: AuthId,
-        user: UserId,
-        now: UnixTime,
-    ) -> Result<Answer, Refusal> {
+    pub(crate) fn approve_registration(&mut self, id: AuthId, user: UserId, now: UnixTime) -> Result<Answer, Refusal> {
         let waiting = self.waiting(id, now)?;
         let user = self.user(user)?;
         let tags = requested_tags(&waiting.request);
@@ -470,7 +466,9 @@ impl Staged {
 fn describe(node: &Node, verb: &str) -> String {
     match &node.owner {
         Owner::User(user) => format!("{verb} {} of user:{}", node.name, user.0),
-        Owner::Tags(tags) => format!("{verb} {} with {}", node.name, tags.iter().cloned().collect::<Vec<_>>().join(",")),
+        Owner::Tags(tags) => {
+            format!("{verb} {} with {}", node.name, tags.iter().cloned().collect::<Vec<_>>().join(","))
+        }
     }
 }
 

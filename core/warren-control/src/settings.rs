@@ -152,10 +152,8 @@ mod tests {
         check(|_| {}, Ok(()));
         check(|s| s.base_domain = "a_b".into(), Err(SettingsError::BaseDomain("a_b".into())));
         for base in ["example.net", "vpn.example.net"] {
-            let expect = SettingsError::ServerInsideBaseDomain {
-                host: "vpn.example.net".into(),
-                base_domain: base.into(),
-            };
+            let expect =
+                SettingsError::ServerInsideBaseDomain { host: "vpn.example.net".into(), base_domain: base.into() };
             check(|s| s.base_domain = base.into(), Err(expect));
         }
         check(|s| (s.v4_range, s.v6_range) = (None, None), Err(SettingsError::NoRange));

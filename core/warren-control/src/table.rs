@@ -59,9 +59,9 @@ impl Paged for MachinePublic {
 /// therefore not iterated in the order of its keys.
 impl Paged for String {
     fn page(&self) -> u64 {
-        let hash = self.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = self
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         (hash >> 32) & 0xff
     }
 }

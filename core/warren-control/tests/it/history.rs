@@ -22,19 +22,21 @@ fn command() -> impl Strategy<Value = Plan> {
             email: String::new(),
             picture_url: String::new(),
         })),
-        (user.clone(), name.clone()).prop_map(|(user, name)| Plan::What(What::RenameUser { user, name: name.to_owned() })),
+        (user.clone(), name.clone())
+            .prop_map(|(user, name)| Plan::What(What::RenameUser { user, name: name.to_owned() })),
         user.clone().prop_map(|user| Plan::What(What::DeleteUser { user })),
-        (user.clone(), any::<[bool; 3]>()).prop_map(|(user, [tagged, reusable, ephemeral])| {
-            Plan::Key { user, tagged, reusable, ephemeral }
-        }),
+        (user.clone(), any::<[bool; 3]>())
+            .prop_map(|(user, [tagged, reusable, ephemeral])| { Plan::Key { user, tagged, reusable, ephemeral } }),
         (1_i64..6).prop_map(|key| Plan::What(What::ExpireKey { key: KeyId(key) })),
         (1_i64..6).prop_map(|key| Plan::What(What::DeleteKey { key: KeyId(key) })),
         (0_u8..5, 0_u8..12, 0_usize..6).prop_map(|(machine, node_key, key)| Plan::Register { machine, node_key, key }),
         (0_u8..5, 0_u8..12, 0_usize..6).prop_map(|(machine, node_key, key)| Plan::Register { machine, node_key, key }),
         (0_u8..5, 0_u8..12).prop_map(|(machine, node_key)| Plan::Wait { machine, node_key }),
         (0_usize..4, user.clone()).prop_map(|(nth, user)| Plan::Approve { nth, user }),
-        (node.clone(), name.clone()).prop_map(|(node, name)| Plan::What(What::RenameNode { node, name: name.to_owned() })),
-        (node.clone(), name).prop_map(|(node, name)| Plan::What(What::FollowHostname { node, hostname: name.to_owned() })),
+        (node.clone(), name.clone())
+            .prop_map(|(node, name)| Plan::What(What::RenameNode { node, name: name.to_owned() })),
+        (node.clone(), name)
+            .prop_map(|(node, name)| Plan::What(What::FollowHostname { node, hostname: name.to_owned() })),
         node.clone().prop_map(|node| Plan::What(What::DeleteNode { node })),
         node.clone().prop_map(|node| Plan::What(What::ExpireNode { node, at: None })),
         node.clone().prop_map(|node| Plan::What(What::DisableExpiry { node })),

@@ -144,8 +144,7 @@ fn of_two_machines_in_one_batch_one_gets_the_one_off_key() {
     let mut world = World::new();
     let ann = world.user("ann");
     let key = world.key(Some(ann), &[], ONE_OFF);
-    let answers =
-        world.batch(vec![register(1, 11, Some(&key), |_| {}), register(2, 21, Some(&key), |_| {})]);
+    let answers = world.batch(vec![register(1, 11, Some(&key), |_| {}), register(2, 21, Some(&key), |_| {})]);
     let words: Vec<String> = answers.iter().map(word).collect();
     assert_eq!(words, ["in 1", "authkey already used"]);
     assert_eq!(world.control.registry().node_count(), 1);
@@ -172,7 +171,8 @@ fn a_refused_command_leaves_the_batch_as_it_was() {
     let ann = world.user("ann");
     let key = world.key(Some(ann), &[], REUSABLE);
     let join = |machine| register(machine, machine + 10, Some(&key), |_| {});
-    let answers = world.batch(vec![join(1), join(2), join(3), What::DeleteNode { node: warren_wire::NodeId(1) }, join(4)]);
+    let answers =
+        world.batch(vec![join(1), join(2), join(3), What::DeleteNode { node: warren_wire::NodeId(1) }, join(4)]);
     let words: Vec<String> = answers.iter().map(word).collect();
     assert_eq!(words, ["in 1", "in 2", "no address left in 10.9.0.0/30", "Done", "in 3"]);
 }

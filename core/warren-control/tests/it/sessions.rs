@@ -42,10 +42,13 @@ impl Client {
     }
 }
 
+fn poll_both(world: &World, one: &mut Client, other: &mut Client) {
+    one.poll(world);
+    other.poll(world);
+}
+
 fn update(disco: u8, endpoint: &str, home: Option<u32>) -> MapRequest {
-    let net_info = home.map(|home| {
-        Box::new(NetInfo { preferred_derp: Some(RegionId(home)), ..NetInfo::default() })
-    });
+    let net_info = home.map(|home| Box::new(NetInfo { preferred_derp: Some(RegionId(home)), ..NetInfo::default() }));
     let mut request = MapRequest {
         version: VERSION,
         disco_key: (disco != 0).then(|| DiscoPublic::from_bytes([disco; 32])),
@@ -133,18 +136,18 @@ fn a_short_gap_in_a_stream_is_not_shown_and_a_long_one_is() {
 fn an_expired_node_is_shown_as_such_to_itself_and_others() {
     let (mut world, [a, b, _]) = three();
     let (mut one, mut other) = (Client::of(&mut world, a), Client::of(&mut world, b));
-    (one.poll(&world), other.poll(&world));
+    poll_both(&world, &mut one, &mut other);
     let at = world.wall.saturating_add(Duration::from_secs(30));
     world.ask(What::ExpireNode { node: b, at: Some(at) }).expect("granted");
-    (one.poll(&world), other.poll(&world));
+    poll_both(&world, &mut one, &mut other);
     assert!(world.snapshot().admits(&node_key(12), world.wall));
     world.pass(Duration::from_secs(31));
     assert!(!world.snapshot().admits(&node_key(12), world.wall));
-    (one.poll(&world), other.poll(&world));
+    poll_both(&world, &mut one, &mut other);
     assert!(one.held.as_ref().expect("a map").peers[&b].expired);
     assert!(!other.held.as_ref().expect("a map").self_node.machine_authorized);
     world.ask(What::DisableExpiry { node: b }).expect("granted");
-    (one.poll(&world), other.poll(&world));
+    poll_both(&world, &mut one, &mut other);
     assert!(other.held.as_ref().expect("a map").self_node.machine_authorized);
 }
 
@@ -152,7 +155,7 @@ fn an_expired_node_is_shown_as_such_to_itself_and_others() {
 fn a_removed_or_rekeyed_node_ends_its_stream() {
     let (mut world, [a, b, _]) = three();
     let (mut one, mut other) = (Client::of(&mut world, a), Client::of(&mut world, b));
-    (one.poll(&world), other.poll(&world));
+    poll_both(&world, &mut one, &mut other);
     world.ask(What::DeleteNode { node: b }).expect("granted");
     assert!(other.poll(&world).is_none());
     assert_eq!(one.poll(&world).expect("a delta").peers_removed, [b]);
@@ -217,7 +220,7 @@ fn a_policy_hides_peers_and_changes_filters_at_once() {
     let (mut world, [a, b, c]) = three();
     world.ask(What::SetTags { node: c, tags: tag_set(&["tag:x"]) }).expect("granted");
     let (mut one, mut tagged) = (Client::of(&mut world, a), Client::of(&mut world, c));
-    (one.poll(&world), tagged.poll(&world));
+    poll_both(&world, &mut one, &mut tagged);
     world.ask(What::ReplacePolicy { text: POLICIES[2].to_owned() }).expect("a policy");
     let message = one.poll(&world).expect("a delta");
     assert_eq!(message.peers_removed, [b]);
@@ -226,7 +229,7 @@ fn a_policy_hides_peers_and_changes_filters_at_once() {
     let rules = tagged.held.as_ref().expect("a map").filter_rules();
     assert_eq!((rules.len(), rules[0].dst_ports[0].ports.first), (1, 22));
     world.ask(What::ReplacePolicy { text: POLICIES[1].to_owned() }).expect("a policy");
-    (one.poll(&world), tagged.poll(&world));
+    poll_both(&world, &mut one, &mut tagged);
     assert!(one.held.as_ref().expect("a map").peers.is_empty());
     assert!(tagged.held.as_ref().expect("a map").filter_rules().is_empty());
     world.restart();
@@ -309,13 +312,10 @@ proptest! {
                     let _ = world.ask(register(n, next_key, Some(&key), |_| {}));
                 }
                 Step::Look(n) => {
-                    if let Some(client) = clients.get_mut(usize::from(n)) {
-                        if client.poll(&world).is_none() {
-                            let node = client.session.node();
-                            if world.control.registry().node(node).is_some() {
-                                *client = Client::of(&mut world, node);
-                            }
-                        }
+                    let Some(client) = clients.get_mut(usize::from(n)) else { continue };
+                    let node = client.session.node();
+                    if client.poll(&world).is_none() && world.control.registry().node(node).is_some() {
+                        *client = Client::of(&mut world, node);
                     }
                 }
                 Step::RenameUser(n) => {

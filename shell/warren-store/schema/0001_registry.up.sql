@@ -1,0 +1,91 @@
+-- The registry: one row of counters, people, devices, join keys, the policy; then what is said about them.
+-- Times are RFC 3339 text in UTC, keys are in the text form of the field, sets are JSON lists.
+
+CREATE TABLE server (
+    id        INTEGER PRIMARY KEY CHECK (id = 1),
+    revision  INTEGER NOT NULL CHECK (revision >= 0),
+    next_user INTEGER NOT NULL,
+    next_node INTEGER NOT NULL,
+    next_key  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE users (
+    id           INTEGER PRIMARY KEY,
+    issuer       TEXT NOT NULL,
+    subject      TEXT NOT NULL,
+    name         TEXT NOT NULL UNIQUE,
+    display_name TEXT NOT NULL,
+    email        TEXT NOT NULL,
+    picture_url  TEXT NOT NULL,
+    created      TEXT NOT NULL,
+    UNIQUE (issuer, subject)
+) STRICT;
+
+CREATE TABLE nodes (
+    id              INTEGER PRIMARY KEY,
+    machine_key     TEXT NOT NULL,
+    node_key        TEXT NOT NULL UNIQUE,
+    user_id         INTEGER REFERENCES users (id),
+    tags            TEXT,
+    name            TEXT NOT NULL UNIQUE,
+    name_chosen     INTEGER NOT NULL CHECK (name_chosen IN (0, 1)),
+    hostname        TEXT NOT NULL,
+    v4              TEXT UNIQUE,
+    v6              TEXT UNIQUE,
+    created         TEXT NOT NULL,
+    expiry          TEXT,
+    expired         INTEGER NOT NULL CHECK (expired IN (0, 1)),
+    ephemeral       INTEGER NOT NULL CHECK (ephemeral IN (0, 1)),
+    joined_with_key INTEGER, -- NULL: an operator approved it. The key itself may have been deleted since.
+    approved_routes TEXT NOT NULL,
+    CHECK ((user_id IS NULL) <> (tags IS NULL))
+) STRICT;
+
+CREATE TABLE join_keys (
+    id            INTEGER PRIMARY KEY,
+    prefix        TEXT NOT NULL UNIQUE,
+    secret_sha256 BLOB NOT NULL CHECK (length(secret_sha256) = 32),
+    user_id       INTEGER REFERENCES users (id),
+    tags          TEXT NOT NULL,
+    reusable      INTEGER NOT NULL CHECK (reusable IN (0, 1)),
+    ephemeral     INTEGER NOT NULL CHECK (ephemeral IN (0, 1)),
+    used          INTEGER NOT NULL CHECK (used IN (0, 1)),
+    created       TEXT NOT NULL,
+    expiry        TEXT
+) STRICT;
+
+CREATE TABLE policy (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    text    TEXT NOT NULL,
+    updated TEXT NOT NULL
+) STRICT;
+
+-- Which rows a revision touched, for whoever has an older copy of them.
+CREATE TABLE changes (
+    revision INTEGER NOT NULL,
+    kind     TEXT NOT NULL,
+    id       INTEGER NOT NULL,
+    PRIMARY KEY (revision, kind, id)
+) STRICT, WITHOUT ROWID;
+
+-- What nodes said last; may be some seconds behind, and outside of any revision.
+CREATE TABLE soft (
+    node_id    INTEGER PRIMARY KEY,
+    disco      TEXT,
+    endpoints  TEXT NOT NULL,
+    hostinfo   TEXT NOT NULL,
+    capability INTEGER NOT NULL,
+    last_seen  TEXT
+) STRICT;
+
+CREATE TABLE audit (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    revision INTEGER NOT NULL,
+    at       TEXT NOT NULL,
+    actor    TEXT NOT NULL,
+    action   TEXT NOT NULL,
+    target   TEXT NOT NULL,
+    detail   TEXT NOT NULL
+) STRICT;
+
+INSERT INTO server (id, revision, next_user, next_node, next_key) VALUES (1, 0, 1, 1, 1);

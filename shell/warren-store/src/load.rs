@@ -1,0 +1,171 @@
+//! The whole registry, and what operators ask of its past.
+
+use std::sync::Arc;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection as _, Row as _};
+use warren_control::Rows;
+use warren_control::rows::{KeyId, NameOrigin, Node, PolicyRow, PreAuthKey, Registered, Revision, ServerFacts, User};
+use warren_wire::{NodeId, StableId, UserId};
+
+use crate::columns::{Reader, read_owner};
+use crate::{LoadError, Store, soft};
+
+/// One line of the audit table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Growing.
+    pub id: i64,
+    /// The revision that it was committed with.
+    pub revision: Revision,
+    /// RFC 3339.
+    pub at: String,
+    /// Who asked, and by which door.
+    pub actor: String,
+    /// What was asked.
+    pub action: String,
+    /// On what.
+    pub target: String,
+    /// With what.
+    pub detail: String,
+}
+
+impl Store {
+    /// Everything, as of one moment.
+    ///
+    /// # Errors
+    /// [`LoadError`]: a row that no Warren wrote, or what SQLite says.
+    pub async fn load(&mut self) -> Result<Rows, LoadError> {
+        let mut transaction = self.connection.begin().await?;
+        let connection = &mut *transaction;
+        let server = sqlx::query("SELECT * FROM server WHERE id = 1").fetch_one(&mut *connection).await?;
+        let server = Reader::new(&server, "server", "id")?;
+        let facts = ServerFacts {
+            next_user: server.plain("next_user")?,
+            next_node: server.plain("next_node")?,
+            next_key: server.plain("next_key")?,
+        };
+        let revision = Revision(server.plain::<i64>("revision")? as u64);
+        let users = sqlx::query("SELECT * FROM users ORDER BY id").fetch_all(&mut *connection).await?;
+        let nodes = sqlx::query("SELECT * FROM nodes ORDER BY id").fetch_all(&mut *connection).await?;
+        let keys = sqlx::query("SELECT * FROM join_keys ORDER BY id").fetch_all(&mut *connection).await?;
+        let policy = sqlx::query("SELECT * FROM policy").fetch_optional(&mut *connection).await?;
+        let soft = sqlx::query("SELECT * FROM soft ORDER BY node_id").fetch_all(&mut *connection).await?;
+        transaction.commit().await?;
+        Ok(Rows {
+            revision,
+            users: users.iter().map(user).collect::<Result<_, _>>()?,
+            nodes: nodes.iter().map(node).collect::<Result<_, _>>()?,
+            keys: keys.iter().map(key).collect::<Result<_, _>>()?,
+            policy: policy.as_ref().map(policy_row).transpose()?,
+            facts,
+            soft: soft.iter().map(soft::read).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The last `most` audit lines, newest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn audit(&mut self, most: u32) -> Result<Vec<AuditEntry>, LoadError> {
+        let rows = sqlx::query("SELECT * FROM audit ORDER BY id DESC LIMIT ?")
+            .bind(most)
+            .fetch_all(&mut self.connection)
+            .await?;
+        rows.iter().map(audit_entry).collect()
+    }
+
+    /// The rows that changed after `since`, as (kind, id) without repeats; `None` if that is too long ago to tell.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn changes_since(&mut self, since: Revision) -> Result<Option<Vec<(String, i64)>>, LoadError> {
+        let mut transaction = self.connection.begin().await?;
+        let sql = "SELECT (SELECT revision FROM server), (SELECT min(revision) FROM changes)";
+        let row = sqlx::query(sql).fetch_one(&mut *transaction).await?;
+        let (present, oldest): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let is_known = since.0 as i64 >= present || oldest.is_some_and(|oldest| since.0 as i64 + 1 >= oldest);
+        if !is_known {
+            return Ok(None);
+        }
+        let rows = sqlx::query("SELECT DISTINCT kind, id FROM changes WHERE revision > ? ORDER BY kind, id")
+            .bind(since.0 as i64)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let changed = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        Ok(Some(changed.collect::<Result<_, sqlx::Error>>()?))
+    }
+}
+
+fn user(row: &SqliteRow) -> Result<Arc<User>, LoadError> {
+    let row = Reader::new(row, "users", "id")?;
+    Ok(Arc::new(User {
+        id: UserId(row.id),
+        issuer: row.plain("issuer")?,
+        subject: row.plain("subject")?,
+        name: row.plain("name")?,
+        display_name: row.plain("display_name")?,
+        email: row.plain("email")?,
+        picture_url: row.plain("picture_url")?,
+        created: row.time("created")?,
+    }))
+}
+
+fn node(row: &SqliteRow) -> Result<Arc<Node>, LoadError> {
+    let row = Reader::new(row, "nodes", "id")?;
+    let name_origin = if row.plain("name_chosen")? { NameOrigin::Chosen } else { NameOrigin::Hostname };
+    let joined_with: Option<i64> = row.plain("joined_with_key")?;
+    Ok(Arc::new(Node {
+        id: NodeId(row.id),
+        stable_id: StableId(row.id.to_string()),
+        machine_key: row.parsed("machine_key")?,
+        node_key: row.parsed("node_key")?,
+        owner: read_owner(&row)?,
+        name: row.plain("name")?,
+        name_origin,
+        hostname: row.plain("hostname")?,
+        v4: row.maybe_parsed("v4")?,
+        v6: row.maybe_parsed("v6")?,
+        created: row.time("created")?,
+        expiry: row.maybe_time("expiry")?,
+        expired: row.plain("expired")?,
+        ephemeral: row.plain("ephemeral")?,
+        registered: joined_with.map_or(Registered::Approved, |key| Registered::Key(KeyId(key))),
+        approved_routes: row.json("approved_routes")?,
+    }))
+}
+
+fn key(row: &SqliteRow) -> Result<Arc<PreAuthKey>, LoadError> {
+    let row = Reader::new(row, "join_keys", "id")?;
+    let secret: &[u8] = row.plain("secret_sha256")?;
+    Ok(Arc::new(PreAuthKey {
+        id: KeyId(row.id),
+        prefix: row.plain("prefix")?,
+        secret_sha256: secret.try_into().map_err(|_| row.bad("secret_sha256"))?,
+        user: row.plain::<Option<i64>>("user_id")?.map(UserId),
+        tags: row.json("tags")?,
+        reusable: row.plain("reusable")?,
+        ephemeral: row.plain("ephemeral")?,
+        used: row.plain("used")?,
+        created: row.time("created")?,
+        expiry: row.maybe_time("expiry")?,
+    }))
+}
+
+fn policy_row(row: &SqliteRow) -> Result<Arc<PolicyRow>, LoadError> {
+    let row = Reader::new(row, "policy", "id")?;
+    Ok(Arc::new(PolicyRow { text: row.plain("text")?, updated: row.time("updated")? }))
+}
+
+fn audit_entry(row: &SqliteRow) -> Result<AuditEntry, LoadError> {
+    let row = Reader::new(row, "audit", "id")?;
+    Ok(AuditEntry {
+        id: row.id,
+        revision: Revision(row.plain::<i64>("revision")? as u64),
+        at: row.plain("at")?,
+        actor: row.plain("actor")?,
+        action: row.plain("action")?,
+        target: row.plain("target")?,
+        detail: row.plain("detail")?,
+    })
+}

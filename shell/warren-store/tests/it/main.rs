@@ -1,0 +1,7 @@
+//! The store's laws on real files: what is committed is what is loaded, at every point where a process may die; and
+//! what is not ours is left alone.
+
+mod batches;
+mod crashes;
+mod laws;
+mod refusals;
