@@ -1,275 +1,418 @@
-//! A node's side of one relay connection.
+//! One connection to a relay, the node's side: bytes of the stream in, events out; packets in, bytes of the stream out.
 //!
 //! ```text
-//! AwaitingKey ──ServerKey──▶ AwaitingInfo ──ServerInfo──▶ Connected
-//!      └───────────── anything wrong, 120 s of silence ───────────▶ dead (the caller dials again)
+//! AwaitingKey --ServerKey--> AwaitingInfo --ServerInfo--> Connected
+//!      any --bad bytes, 10 s without login, 120 s of silence--> error: the owner drops the connection
 //! ```
+//!
+//! Packets may leave as soon as the client info has (the relay reads in order). Dialling, TLS and reconnecting are the owner's.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use warren_crypto::{NodePublic, NodeSecret, Random, RelayPublic, SharedBox};
 
-use crate::frame::{Frame, FrameError, FrameReader, GoneReason, MAX_PACKET_BYTES, VERSION};
-use crate::queue::Queues;
+use crate::frame::{self, Decoder, GoneReason, TooLong, Treatment};
+use crate::login::{self, ClientInfo, LoginError, ServerInfo};
+use crate::queue::{Kind, PacketQueues};
 
-/// A relay sends something at least every 65 s; twice that without a frame, and the connection is dead.
+/// Login included, a relay answers within this or is of no use.
+const LOGIN_WITHIN: Duration = Duration::from_secs(10);
+/// Two keepalive intervals of the relay.
 const SILENCE: Duration = Duration::from_secs(120);
-/// How long a login may take.
-const LOGIN: Duration = Duration::from_secs(10);
+/// Packets that wait for the socket: one whole segmented burst of a data plane fits.
+const QUEUE_DEPTH: usize = 64;
+/// Answers to pings that wait; a relay that asks more often is answered less often.
+const PONGS: usize = 4;
+/// Longest health text that is kept.
+const MAX_HEALTH_BYTES: usize = 1024;
 
-/// Why a connection is of no more use.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClientError {
-    #[error("the relay sent a frame that cannot be: {0}")]
-    Frame(#[from] FrameError),
-    #[error("the relay's key is no key")]
-    Key,
-    #[error("the relay could not prove that it holds its key")]
-    Forged,
-    #[error("the relay answered the login with something that is not JSON")]
-    Info,
-    #[error("nothing came from the relay for {} s", .0.as_secs())]
-    Silent(Duration),
-}
-
-/// What a relay tells its client.
+/// What a relay told us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The relay has let us in.
-    Connected,
-    Packet { from: NodePublic, bytes: Vec<u8> },
-    PeerGone { key: NodePublic, reason: GoneReason },
-    /// A problem of the relay; empty when it is over.
+    /// Logged in.
+    Connected {
+        relay: RelayPublic,
+    },
+    Packet {
+        from: NodePublic,
+        bytes: Vec<u8>,
+    },
+    PeerGone {
+        key: NodePublic,
+        reason: GoneReason,
+    },
+    /// A problem in the relay's words, or that there is none any more (empty).
     Health(String),
-    Restarting { reconnect_in: Duration, try_for: Duration },
+    /// The relay will restart: come back after the first, keep trying for the second.
+    Restarting {
+        reconnect_in: Duration,
+        try_for: Duration,
+    },
     /// The answer to [`Client::ping`].
-    Pong([u8; 8]),
+    Pong {
+        data: [u8; 8],
+    },
 }
 
-#[derive(Serialize)]
-struct ClientInfo {
-    version: i64,
-    #[serde(rename = "CanAckPings")]
-    can_ack_pings: bool,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ServerInfo {
-    #[serde(rename = "TokenBucketBytesPerSecond")]
-    bytes_per_second: u64,
-    #[serde(rename = "TokenBucketBytesBurst")]
-    burst_bytes: u64,
+/// The connection is of no more use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    #[error("the relay sent {0}")]
+    Frame(#[from] TooLong),
+    #[error("the relay did not begin with its key")]
+    ServerKey,
+    #[error("the relay's login: {0}")]
+    Login(#[from] LoginError),
+    #[error("the relay said nothing for too long")]
+    Silent,
 }
 
 enum State {
     AwaitingKey,
-    AwaitingInfo(SharedBox),
+    AwaitingInfo { relay: RelayPublic, shared: SharedBox },
     Connected,
-    Dead(ClientError),
 }
 
-/// One connection. Feed it what comes, send what it gives, and ask it for events.
+/// One connection's life; make a new one for a new connection.
 pub struct Client {
     secret: NodeSecret,
     random: Random,
     state: State,
-    reader: FrameReader,
-    relay: Option<RelayPublic>,
-    is_home: bool,
-    control: Vec<u8>,
-    queues: Queues,
-    events: std::collections::VecDeque<Event>,
+    decoder: Decoder,
     deadline: Instant,
-    limit: Option<Bucket>,
-    dropped: u64,
+    is_home: bool,
+    /// What the relay was last told about `is_home`; a relay assumes `false`.
+    told_home: bool,
+    control: VecDeque<Vec<u8>>,
+    pongs: VecDeque<[u8; 8]>,
+    packets: PacketQueues,
+    allowance: Option<Allowance>,
+    events: VecDeque<Event>,
+    counters: ClientCounters,
+}
+
+/// What became of packets on this connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientCounters {
+    pub sent: u64,
+    pub received: u64,
+    /// The socket was too slow.
+    pub dropped_queue: u64,
+    /// The relay asked us to send less.
+    pub dropped_rate: u64,
+    /// Longer than a relay carries.
+    pub dropped_size: u64,
 }
 
 impl Client {
-    /// `is_home`: peers will look for us at this relay.
+    /// A connection that begins now; `is_home`: this relay is where peers find us.
     pub fn new(secret: NodeSecret, is_home: bool, random: Random, now: Instant) -> Self {
-        Client {
+        Self {
             secret,
             random,
             state: State::AwaitingKey,
-            reader: FrameReader::default(),
-            relay: None,
+            decoder: Decoder::new(treat),
+            deadline: now + LOGIN_WITHIN,
             is_home,
-            control: Vec::new(),
-            queues: Queues::default(),
-            events: std::collections::VecDeque::new(),
-            deadline: now + LOGIN,
-            limit: None,
-            dropped: 0,
+            told_home: false,
+            control: VecDeque::new(),
+            pongs: VecDeque::new(),
+            packets: PacketQueues::new(QUEUE_DEPTH),
+            allowance: None,
+            events: VecDeque::new(),
+            counters: ClientCounters::default(),
         }
     }
 
+    /// Bytes came from the relay. Events follow.
+    ///
     /// # Errors
-    /// [`ClientError`]: close the connection and dial again later.
+    /// [`ClientError`]: drop the connection.
     pub fn handle_bytes(&mut self, bytes: &[u8], now: Instant) -> Result<(), ClientError> {
-        if let State::Dead(error) = &self.state {
-            return Err(error.clone());
-        }
-        let mut reader = std::mem::take(&mut self.reader);
-        let done = reader.push(bytes, |frame| self.frame(frame, now));
-        self.reader = reader;
-        done.inspect_err(|error| self.state = State::Dead(error.clone()))
+        self.decoder.push(bytes);
+        // Taken out so that a payload may be borrowed while the rest of the client changes.
+        let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(treat));
+        let result = loop {
+            match decoder.next_frame() {
+                Ok(Some((kind, payload))) => {
+                    if let Err(error) = self.handle_frame(kind, payload, now) {
+                        break Err(error);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        self.decoder = decoder;
+        result
     }
 
     /// # Errors
-    /// [`ClientError::Silent`] when the relay has said nothing for too long.
+    /// [`ClientError::Silent`]: drop the connection.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ClientError> {
-        if now < self.deadline {
-            return Ok(());
+        if now >= self.deadline { Err(ClientError::Silent) } else { Ok(()) }
+    }
+
+    /// Queues a packet for a peer; the oldest of its kind makes room.
+    pub fn send(&mut self, to: &NodePublic, packet: &[u8], now: Instant) {
+        if packet.len() > frame::MAX_PACKET_BYTES {
+            self.counters.dropped_size += 1;
+            return;
         }
-        let error = ClientError::Silent(if matches!(self.state, State::Connected) { SILENCE } else { LOGIN });
-        self.state = State::Dead(error.clone());
-        Err(error)
-    }
-
-    pub fn poll_timeout(&self) -> Instant {
-        self.deadline
-    }
-
-    /// Queues a packet for a peer; the oldest waiting one goes if there is no room. Larger ones than a relay carries are
-    /// dropped and counted.
-    pub fn send(&mut self, to: NodePublic, packet: &[u8], now: Instant) {
-        let too_large = packet.len() > MAX_PACKET_BYTES;
-        let over_limit = self.limit.as_mut().is_some_and(|bucket| !bucket.take(packet.len(), now));
-        if too_large || over_limit || self.queues.push(to, packet).is_some() {
-            self.dropped += 1;
+        let cost = frame::HEADER_BYTES + frame::KEY_BYTES + packet.len();
+        if self.allowance.as_mut().is_some_and(|allowance| !allowance.take(cost, now)) {
+            self.counters.dropped_rate += 1;
+            return;
+        }
+        if self.packets.push(Kind::of(packet), frame::encode_send_packet(to, packet)).is_some() {
+            self.counters.dropped_queue += 1;
         }
     }
 
-    /// Tells the relay whether it is our home.
+    /// Whether this relay is our home. Said to the relay when it changes.
     pub fn note_preferred(&mut self, is_home: bool) {
-        if self.is_home != is_home {
-            self.is_home = is_home;
-            if !matches!(self.state, State::AwaitingKey) {
-                Frame::NotePreferred(is_home).encode(&mut self.control);
-            }
+        self.is_home = is_home;
+        if !matches!(self.state, State::AwaitingKey) {
+            self.tell_home();
         }
     }
 
-    /// Asks the relay for an answer; see [`Event::Pong`].
-    pub fn ping(&mut self, data: [u8; 8]) {
-        Frame::Ping(data).encode(&mut self.control);
+    /// Asks the relay for a sign of life; the answer is [`Event::Pong`].
+    pub fn ping(&mut self) -> [u8; 8] {
+        let data = self.random.bytes();
+        if !matches!(self.state, State::AwaitingKey) {
+            self.control.push_back(frame::encode(frame::PING, &[&data]));
+        }
+        data
     }
 
-    /// Bytes to send, in order; one frame or a few at a time.
+    /// The next bytes to write: one whole frame.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        if !self.control.is_empty() {
-            return Some(std::mem::take(&mut self.control));
+        if let Some(frame) = self.control.pop_front() {
+            return Some(frame);
         }
-        // Packets may leave right behind the login: a relay that refuses us just closes.
-        if matches!(self.state, State::AwaitingKey | State::Dead(_)) {
+        if let Some(data) = self.pongs.pop_front() {
+            return Some(frame::encode(frame::PONG, &[&data]));
+        }
+        if matches!(self.state, State::AwaitingKey) {
             return None;
         }
-        let waiting = self.queues.pop()?;
-        let mut out = Vec::new();
-        Frame::SendPacket { to: waiting.key, packet: &waiting.packet }.encode(&mut out);
-        Some(out)
+        let (_, packet) = self.packets.pop()?;
+        self.counters.sent += 1;
+        Some(packet)
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
+    /// When [`Client::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Instant {
+        self.deadline
+    }
+
     pub fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected)
     }
 
-    /// The relay's own key, once it has said it.
-    pub fn relay(&self) -> Option<RelayPublic> {
-        self.relay
+    pub fn counters(&self) -> ClientCounters {
+        self.counters
     }
 
-    /// Packets that found no room, were too large, or exceeded the rate that the relay asked for.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    fn frame(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), ClientError> {
-        match (&self.state, frame) {
-            (State::AwaitingKey, Frame::ServerKey(relay)) => self.login(relay, now),
-            // Before its key a relay has nothing to say.
-            (State::AwaitingKey, _) => Ok(()),
-            (State::AwaitingInfo(shared), Frame::ServerInfo { sealed }) => {
-                let plain = shared.open(sealed).ok_or(ClientError::Forged)?;
-                let info: ServerInfo = serde_json::from_slice(&plain).map_err(|_| ClientError::Info)?;
-                self.limit = Bucket::new(&info, now);
+    fn handle_frame(&mut self, kind: u8, payload: &[u8], now: Instant) -> Result<(), ClientError> {
+        match &self.state {
+            State::AwaitingKey if kind != frame::SERVER_KEY => Err(ClientError::ServerKey),
+            State::AwaitingKey => self.log_in(payload),
+            State::AwaitingInfo { shared, relay } if kind == frame::SERVER_INFO => {
+                let info = login::decode_server_info(shared, payload)?;
+                let relay = *relay;
                 self.state = State::Connected;
                 self.deadline = now + SILENCE;
-                self.events.push_back(Event::Connected);
+                self.allowance = Allowance::new(&info, now);
+                self.events.push_back(Event::Connected { relay });
                 Ok(())
             }
-            (State::AwaitingInfo(_) | State::Connected, frame) => {
+            State::AwaitingInfo { .. } => Ok(()),
+            State::Connected => {
                 self.deadline = now + SILENCE;
-                self.told(frame);
+                self.handle_connected(kind, payload);
                 Ok(())
             }
-            (State::Dead(error), _) => Err(error.clone()),
         }
     }
 
-    fn login(&mut self, relay: RelayPublic, now: Instant) -> Result<(), ClientError> {
-        let shared = SharedBox::relay_client(&self.secret, &relay).ok_or(ClientError::Key)?;
-        let info = serde_json::to_vec(&ClientInfo { version: VERSION, can_ack_pings: true }).map_err(|_| ClientError::Info)?;
-        let sealed = shared.seal_with_nonce(&mut self.random, &info);
-        Frame::ClientInfo { key: self.secret.public(), sealed: &sealed }.encode(&mut self.control);
-        if self.is_home {
-            Frame::NotePreferred(true).encode(&mut self.control);
-        }
-        self.relay = Some(relay);
-        self.state = State::AwaitingInfo(shared);
-        self.deadline = now + LOGIN;
+    fn log_in(&mut self, payload: &[u8]) -> Result<(), ClientError> {
+        let relay = frame::decode_server_key(payload).ok_or(ClientError::ServerKey)?;
+        let info = ClientInfo { version: login::PROTOCOL_VERSION, can_ack_pings: true, is_prober: false };
+        let (frame, shared) = login::encode_client_info(&self.secret, &relay, &info, &mut self.random)?;
+        self.control.push_front(frame);
+        self.state = State::AwaitingInfo { relay, shared };
+        self.tell_home();
         Ok(())
     }
 
-    fn told(&mut self, frame: Frame<'_>) {
-        let event = match frame {
-            Frame::RecvPacket { from, packet } => Event::Packet { from, bytes: packet.to_vec() },
-            Frame::PeerGone { key, reason } => Event::PeerGone { key, reason },
-            Frame::Health(text) => Event::Health(text.chars().filter(|c| !c.is_control()).take(200).collect()),
-            Frame::Restarting { reconnect_in_ms, try_for_ms } => Event::Restarting {
-                reconnect_in: Duration::from_millis(reconnect_in_ms.into()),
-                try_for: Duration::from_millis(try_for_ms.into()),
-            },
-            Frame::Pong(data) => Event::Pong(data),
-            Frame::Ping(data) => return Frame::Pong(data).encode(&mut self.control),
-            _ => return,
-        };
-        self.events.push_back(event);
+    fn tell_home(&mut self) {
+        if self.is_home != self.told_home {
+            self.told_home = self.is_home;
+            self.control.push_back(frame::encode_note_preferred(self.is_home));
+        }
+    }
+
+    /// Frames shorter than their kind needs say nothing and are passed over, as stock clients do.
+    fn handle_connected(&mut self, kind: u8, payload: &[u8]) {
+        match kind {
+            frame::RECV_PACKET => {
+                if let Some((from, packet)) = frame::split_key(payload) {
+                    self.counters.received += 1;
+                    self.events.push_back(Event::Packet { from, bytes: packet.to_vec() });
+                }
+            }
+            frame::PEER_GONE => {
+                if let Some((key, reason)) = frame::decode_peer_gone(payload) {
+                    self.events.push_back(Event::PeerGone { key, reason });
+                }
+            }
+            frame::PING => {
+                if let (Some(data), true) = (payload.first_chunk::<8>(), self.pongs.len() < PONGS) {
+                    self.pongs.push_back(*data);
+                }
+            }
+            frame::PONG => {
+                if let Some(data) = payload.first_chunk::<8>() {
+                    self.events.push_back(Event::Pong { data: *data });
+                }
+            }
+            frame::HEALTH => {
+                let text = String::from_utf8_lossy(&payload[..payload.len().min(MAX_HEALTH_BYTES)]);
+                self.events.push_back(Event::Health(text.chars().filter(|c| !c.is_control()).collect()));
+            }
+            frame::RESTARTING => {
+                if let Some((first, rest)) = payload.split_first_chunk::<4>()
+                    && let Some(second) = rest.first_chunk::<4>()
+                {
+                    let time = |bytes: &[u8; 4]| Duration::from_millis(u32::from_be_bytes(*bytes).into());
+                    self.events.push_back(Event::Restarting { reconnect_in: time(first), try_for: time(second) });
+                }
+            }
+            // A keepalive did its work by arriving. A second server key is what fast starts look like.
+            _ => {}
+        }
     }
 }
 
-/// The rate that a relay asks its clients to keep, as a token bucket over bytes of frames.
-struct Bucket {
-    bytes_per_second: f64,
-    burst: f64,
-    tokens: f64,
-    at: Instant,
+/// A kind that is not listed is of a later version of the protocol.
+fn treat(kind: u8) -> Treatment {
+    match kind {
+        frame::SERVER_KEY => Treatment::Read { most: 1024 },
+        frame::SERVER_INFO => Treatment::Read { most: login::MAX_SERVER_INFO_BYTES },
+        frame::RECV_PACKET | frame::PEER_GONE | frame::PING | frame::PONG | frame::HEALTH | frame::RESTARTING => {
+            Treatment::Read { most: frame::MAX_CLIENT_FRAME_BYTES }
+        }
+        frame::KEEP_ALIVE => Treatment::Read { most: 1024 },
+        _ => Treatment::Skip,
+    }
 }
 
-impl Bucket {
+/// The rate that the relay asked for.
+struct Allowance {
+    bytes_per_second: u64,
+    burst_bytes: u64,
+    bytes: u64,
+    filled: Instant,
+}
+
+impl Allowance {
     fn new(info: &ServerInfo, now: Instant) -> Option<Self> {
-        if info.bytes_per_second == 0 || info.burst_bytes == 0 {
+        if info.bytes_per_second == 0 {
             return None;
         }
-        let burst = info.burst_bytes as f64;
-        Some(Bucket { bytes_per_second: info.bytes_per_second as f64, burst, tokens: burst, at: now })
+        let burst_bytes = info.burst_bytes.max(1);
+        Some(Self { bytes_per_second: info.bytes_per_second, burst_bytes, bytes: burst_bytes, filled: now })
     }
 
-    fn take(&mut self, packet_bytes: usize, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = now;
-        self.tokens = (self.tokens + passed * self.bytes_per_second).min(self.burst);
-        let cost = (packet_bytes + crate::frame::HEADER_BYTES + crate::frame::KEY_BYTES) as f64;
-        let fits = self.tokens >= cost;
-        if fits {
-            self.tokens -= cost;
+    fn take(&mut self, cost: usize, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.filled).as_nanos();
+        let gained = passed * u128::from(self.bytes_per_second) / 1_000_000_000;
+        if gained > 0 {
+            let gained = u64::try_from(gained).unwrap_or(u64::MAX);
+            self.bytes = self.bytes.saturating_add(gained).min(self.burst_bytes);
+            self.filled = now;
         }
-        fits
+        let enough = self.bytes >= cost as u64;
+        if enough {
+            self.bytes -= cost as u64;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use warren_crypto::RelaySecret;
+
+    // The only clock in these tests: where it starts does not matter.
+    fn start() -> Instant {
+        #[allow(clippy::disallowed_methods)]
+        Instant::now()
+    }
+
+    fn client(now: Instant) -> Client {
+        Client::new(NodeSecret::from_seed([1; 32]), false, Random::from_seed([2; 32]), now)
+    }
+
+    #[test]
+    fn a_silent_relay_is_given_up_after_ten_seconds_of_login() {
+        let now = start();
+        let mut client = client(now);
+        assert_eq!(client.poll_timeout(), now + Duration::from_secs(10));
+        assert_eq!(client.handle_timeout(now + Duration::from_secs(9)), Ok(()));
+        assert_eq!(client.handle_timeout(now + Duration::from_secs(10)), Err(ClientError::Silent));
+    }
+
+    #[test]
+    fn nothing_leaves_before_the_relay_has_shown_its_key() {
+        let now = start();
+        let mut client = client(now);
+        client.send(&NodePublic::from_bytes([3; 32]), b"early", now);
+        assert_eq!(client.poll_transmit(), None);
+        let relay = RelaySecret::from_seed([4; 32]).public();
+        client.handle_bytes(&frame::encode_server_key(&relay), now).unwrap();
+        let kinds: Vec<u8> = std::iter::from_fn(|| client.poll_transmit()).map(|frame| frame[0]).collect();
+        assert_eq!(kinds, [frame::CLIENT_INFO, frame::SEND_PACKET]);
+    }
+
+    #[test]
+    fn a_stream_that_is_no_relay_is_refused_at_once() {
+        let now = start();
+        let keepalive = frame::encode(frame::KEEP_ALIVE, &[]);
+        assert_eq!(client(now).handle_bytes(&keepalive, now), Err(ClientError::ServerKey));
+        let wrong_magic = frame::encode(frame::SERVER_KEY, &[&[0; 40]]);
+        assert_eq!(client(now).handle_bytes(&wrong_magic, now), Err(ClientError::ServerKey));
+    }
+
+    #[test]
+    fn a_relay_that_asks_for_a_rate_is_obeyed() {
+        let now = start();
+        let info = ServerInfo { version: 2, bytes_per_second: 1000, burst_bytes: 100 };
+        let mut allowance = Allowance::new(&info, now).unwrap();
+        assert!(allowance.take(100, now));
+        assert!(!allowance.take(50, now + Duration::from_millis(40)));
+        assert!(allowance.take(50, now + Duration::from_millis(50)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_client_panic(bytes in prop::collection::vec(any::<u8>(), 0..500), begun in any::<bool>()) {
+            let now = start();
+            let mut client = client(now);
+            if begun {
+                let relay = RelaySecret::from_seed([4; 32]).public();
+                client.handle_bytes(&frame::encode_server_key(&relay), now).unwrap();
+            }
+            let _ = client.handle_bytes(&bytes, now);
+        }
     }
 }

@@ -1,20 +1,23 @@
-//! What a relay says: DERP frames and STUN, client and server roles, as values.
+//! What a relay says: DERP frames and STUN, client and server roles. No sockets, no TLS, no HTTP: bytes in, bytes out.
 //!
-//! - [`frame`]: the frames and the reader that cuts a byte stream into them
-//! - [`client`]: a node's side of one connection
-//! - [`server`]: a relay with all its connections: admission, queues, duplicates, counters
-//! - [`stun`]: the address that a server sees us at
+//! - [`stun`]: the request that a node sends, the answer that tells it its outer address
+//! - [`frame`]: the frames of a relay connection and the decoder of its byte stream
+//! - [`login`]: how a client proves its node key to a relay
+//! - [`client`]: one connection to a relay, the node's side
+//! - [`server`]: a whole relay as one value
 //!
-//! Nothing here opens a socket or knows TLS and HTTP: the shell hands in bytes that came and takes bytes to send.
+//! Not here: who may use a relay (the server asks its owner, [`server::AdmitRequest`]), which relay to use
+//! (`warren-path`), forwarding between the relays of one region (not built).
+//!
+//! Protocol: `derp/*` and `net/stun` of the stock client.
 
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod frame;
+pub mod login;
 mod queue;
 pub mod server;
 pub mod stun;
 
-pub use client::Client;
-pub use frame::{DISCO_MAGIC, Frame, FrameError, FrameReader, GoneReason, looks_like_disco};
-pub use server::{ConnId, Counters, Server};
+pub use frame::{DISCO_MAGIC, looks_like_disco};

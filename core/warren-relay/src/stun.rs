@@ -1,247 +1,318 @@
-//! STUN, the little of it that nodes and relays use: "by which address do you see me?"
+//! STUN: a node asks over its data socket how the outside sees it (RFC 8489, the subset that the field uses).
 //!
 //! ```text
 //! request, 40 bytes
-//! 0       2       4        8                 20                32             40
-//! | 00 01 | 00 14 | cookie | transaction id  | SOFTWARE tailnode | FINGERPRINT |
+//! 0      2      4        8                20     22     24         32     34     36
+//! | 0001 | 0014 | cookie | transaction id | 8022 | 0008 | tailnode | 8028 | 0004 | crc |
+//! response, 32 bytes (IPv4) or 44 bytes (IPv6)
+//! | 0101 | size | cookie | transaction id | 0020 | size | 0 family port address |
 //! ```
 //!
-//! Relays answer only requests of exactly this kind, so that they are of no use to anybody else. RFC 8489.
+//! Servers of the field answer only requests that carry SOFTWARE `tailnode` and end with a FINGERPRINT.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
-const HEADER_BYTES: usize = 20;
-const REQUEST_BYTES: usize = 40;
-const ATTRIBUTE_SOFTWARE: u16 = 0x8022;
-const ATTRIBUTE_FINGERPRINT: u16 = 0x8028;
-const ATTRIBUTE_MAPPED: u16 = 0x0001;
-const ATTRIBUTE_XOR_MAPPED: u16 = 0x0020;
-/// Servers from before the attribute had its number.
-const ATTRIBUTE_XOR_MAPPED_OLD: u16 = 0x8020;
-const SOFTWARE: &[u8; 8] = b"tailnode";
-/// RFC 8489 §14.7.
-const FINGERPRINT_XOR: u32 = 0x5354_554e;
+/// Size of the one request that there is.
+pub const REQUEST_BYTES: usize = 40;
+/// The port that relays answer STUN on unless the map says otherwise.
+pub const DEFAULT_PORT: u16 = 3478;
 
-/// Names one request; its answer carries it back.
+const HEADER_BYTES: usize = 20;
+const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
+const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
+const MAPPED_ADDRESS: u16 = 0x0001;
+const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+/// What early servers used for the same; RFC 3489 drafts.
+const XOR_MAPPED_ADDRESS_EARLY: u16 = 0x8020;
+const SOFTWARE: u16 = 0x8022;
+const FINGERPRINT: u16 = 0x8028;
+const FINGERPRINT_MASK: u32 = 0x5354_554e;
+const SOFTWARE_NAME: &[u8; 8] = b"tailnode";
+
+/// Ties a response to its request; random, so that nobody off the path can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxId(pub [u8; 12]);
 
-/// Why a datagram is not the STUN message that it should be.
+/// Why a datagram is not the STUN message asked for. Answered with silence, counted by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StunError {
     #[error("not a STUN message")]
     NotStun,
-    #[error("not a binding request")]
-    NotRequest,
-    #[error("not a successful answer")]
-    NotSuccess,
-    #[error("not from a node of this kind of network")]
-    WrongSoftware,
-    #[error("wrong or missing fingerprint")]
-    WrongFingerprint,
+    #[error("another kind of STUN message")]
+    Kind,
     #[error("malformed attributes")]
-    Malformed,
-    #[error("names no address")]
+    Attributes,
+    #[error("not software of this network")]
+    Software,
+    #[error("fingerprint absent or wrong")]
+    Fingerprint,
+    #[error("no address in the response")]
     NoAddress,
 }
 
-/// Whether a datagram has the shape of STUN: enough to tell it from disco and WireGuard, not more.
-pub fn is_stun(datagram: &[u8]) -> bool {
-    datagram.len() >= HEADER_BYTES && datagram[0] & 0xc0 == 0 && datagram[4..8] == COOKIE
+/// Whether a datagram has the shape of STUN. WireGuard and disco never have.
+pub fn is_stun(bytes: &[u8]) -> bool {
+    bytes.len() >= HEADER_BYTES && bytes[0] & 0xc0 == 0 && bytes[4..8] == COOKIE
 }
 
-/// A binding request.
+/// The binding request of a node.
 pub fn encode_request(id: TxId) -> [u8; REQUEST_BYTES] {
-    let mut message = [0; REQUEST_BYTES];
-    message[..4].copy_from_slice(&[0, 1, 0, 20]);
-    message[4..8].copy_from_slice(&COOKIE);
-    message[8..20].copy_from_slice(&id.0);
-    message[20..22].copy_from_slice(&ATTRIBUTE_SOFTWARE.to_be_bytes());
-    message[22..24].copy_from_slice(&8_u16.to_be_bytes());
-    message[24..32].copy_from_slice(SOFTWARE);
-    message[32..34].copy_from_slice(&ATTRIBUTE_FINGERPRINT.to_be_bytes());
-    message[34..36].copy_from_slice(&4_u16.to_be_bytes());
-    let fingerprint = crc32(&message[..32]) ^ FINGERPRINT_XOR;
-    message[36..].copy_from_slice(&fingerprint.to_be_bytes());
-    message
+    let mut bytes = [0; REQUEST_BYTES];
+    write_header(&mut bytes, BINDING_REQUEST, 20, id);
+    bytes[20..22].copy_from_slice(&SOFTWARE.to_be_bytes());
+    bytes[22..24].copy_from_slice(&8_u16.to_be_bytes());
+    bytes[24..32].copy_from_slice(SOFTWARE_NAME);
+    bytes[32..34].copy_from_slice(&FINGERPRINT.to_be_bytes());
+    bytes[34..36].copy_from_slice(&4_u16.to_be_bytes());
+    let print = fingerprint(&bytes[..32]);
+    bytes[36..].copy_from_slice(&print.to_be_bytes());
+    bytes
 }
 
-/// # Errors
-/// [`StunError`]: not a request of a node, to be dropped without an answer.
-pub fn decode_request(datagram: &[u8]) -> Result<TxId, StunError> {
-    if !is_stun(datagram) {
-        return Err(StunError::NotStun);
-    }
-    if datagram[..2] != [0, 1] {
-        return Err(StunError::NotRequest);
-    }
-    let (mut software, mut fingerprint) = (false, None);
-    let mut at = HEADER_BYTES;
-    for attribute in attributes(datagram) {
-        let (kind, value) = attribute?;
-        // The fingerprint must be last: what follows it is not covered.
-        fingerprint = None;
-        match kind {
-            ATTRIBUTE_SOFTWARE => software |= value == SOFTWARE,
-            ATTRIBUTE_FINGERPRINT => fingerprint = Some((at, value)),
-            _ => {}
-        }
-        at += 4 + value.len().next_multiple_of(4);
-    }
-    if !software {
-        return Err(StunError::WrongSoftware);
-    }
-    let expected = fingerprint.map(|(at, value)| (crc32(&datagram[..at]) ^ FINGERPRINT_XOR).to_be_bytes() == value);
-    if expected == Some(true) { Ok(id_of(datagram)) } else { Err(StunError::WrongFingerprint) }
-}
-
-/// The answer to request `id`, which came from `source`. 32 bytes for IPv4, 44 for IPv6.
-pub fn encode_response(id: TxId, source: SocketAddr) -> Vec<u8> {
-    let ip = source.ip().to_canonical();
-    let (family, address) = match ip {
-        IpAddr::V4(ip) => (1, ip.octets().to_vec()),
-        IpAddr::V6(ip) => (2, ip.octets().to_vec()),
-    };
-    let value_bytes = u16::try_from(4 + address.len()).unwrap_or(0);
-    let mut message = vec![1, 1];
-    message.extend_from_slice(&(value_bytes + 4).to_be_bytes());
-    message.extend_from_slice(&COOKIE);
-    message.extend_from_slice(&id.0);
-    message.extend_from_slice(&ATTRIBUTE_XOR_MAPPED.to_be_bytes());
-    message.extend_from_slice(&value_bytes.to_be_bytes());
-    message.extend_from_slice(&[0, family]);
-    message.extend_from_slice(&(source.port() ^ 0x2112).to_be_bytes());
-    let pad = [COOKIE.as_slice(), &id.0].concat();
-    message.extend(address.iter().zip(pad).map(|(byte, pad)| byte ^ pad));
-    message
-}
-
-/// Which request is answered, and the address that the server saw.
+/// The server's reading of a request.
 ///
 /// # Errors
-/// [`StunError`]: not a successful answer with an address.
-pub fn decode_response(datagram: &[u8]) -> Result<(TxId, SocketAddr), StunError> {
-    if !is_stun(datagram) {
-        return Err(StunError::NotStun);
+/// [`StunError`] for anything that a node of this network would not send.
+pub fn decode_request(bytes: &[u8]) -> Result<TxId, StunError> {
+    let (kind, id, attributes) = split(bytes)?;
+    if kind != BINDING_REQUEST {
+        return Err(StunError::Kind);
     }
-    if datagram[..2] != [1, 1] {
-        return Err(StunError::NotSuccess);
+    let mut is_node = false;
+    let mut last = None;
+    for attribute in Attributes(attributes) {
+        let (name, value) = attribute?;
+        is_node |= name == SOFTWARE && value == SOFTWARE_NAME;
+        last = Some((name, value));
     }
-    let id = id_of(datagram);
-    let pad = [COOKIE.as_slice(), &id.0].concat();
-    let (mut xored, mut plain) = (None, None);
-    for attribute in attributes(datagram) {
-        let (kind, value) = attribute?;
-        match kind {
-            ATTRIBUTE_XOR_MAPPED | ATTRIBUTE_XOR_MAPPED_OLD => xored = address(value, &pad).or(xored),
-            ATTRIBUTE_MAPPED => plain = address(value, &[0; 16]).or(plain),
+    if !is_node {
+        return Err(StunError::Software);
+    }
+    // The last attribute is 8 bytes long, and it covers everything before itself.
+    let covered = HEADER_BYTES + attributes.len() - 8;
+    match last {
+        Some((FINGERPRINT, value)) if value == fingerprint(&bytes[..covered]).to_be_bytes() => Ok(id),
+        _ => Err(StunError::Fingerprint),
+    }
+}
+
+/// The answer to a request that came from `source`; an IPv4 address in IPv6 form is unmapped.
+pub fn encode_response(id: TxId, source: SocketAddr) -> Vec<u8> {
+    let address = source.ip().to_canonical();
+    let address_bytes = if address.is_ipv4() { 4 } else { 16 };
+    let mut bytes = vec![0; HEADER_BYTES + 8 + address_bytes];
+    write_header(&mut bytes, BINDING_SUCCESS, (8 + address_bytes) as u16, id);
+    bytes[20..22].copy_from_slice(&XOR_MAPPED_ADDRESS.to_be_bytes());
+    bytes[22..24].copy_from_slice(&((4 + address_bytes) as u16).to_be_bytes());
+    bytes[25] = if address.is_ipv4() { 1 } else { 2 };
+    bytes[26..28].copy_from_slice(&(source.port() ^ 0x2112).to_be_bytes());
+    match address {
+        IpAddr::V4(address) => bytes[28..].copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => bytes[28..].copy_from_slice(&address.octets()),
+    }
+    xor_address(&mut bytes[28..], id);
+    bytes
+}
+
+/// The node's reading of a response: which request it answers, and where that came from in the server's eyes.
+///
+/// # Errors
+/// [`StunError`]; the caller looks the transaction up, an unknown one is nobody's answer.
+pub fn decode_response(bytes: &[u8]) -> Result<(TxId, SocketAddr), StunError> {
+    let (kind, id, attributes) = split(bytes)?;
+    if kind != BINDING_SUCCESS {
+        return Err(StunError::Kind);
+    }
+    let (mut seen_xored, mut seen_plain) = (None, None);
+    for attribute in Attributes(attributes) {
+        match attribute? {
+            (XOR_MAPPED_ADDRESS | XOR_MAPPED_ADDRESS_EARLY, value) => {
+                seen_xored = read_address(value, Some(id)).or(seen_xored);
+            }
+            (MAPPED_ADDRESS, value) => seen_plain = read_address(value, None).or(seen_plain),
             _ => {}
         }
     }
-    xored.or(plain).map(|address| (id, address)).ok_or(StunError::NoAddress)
+    Ok((id, seen_xored.or(seen_plain).ok_or(StunError::NoAddress)?))
 }
 
-fn id_of(datagram: &[u8]) -> TxId {
+fn write_header(bytes: &mut [u8], kind: [u8; 2], attribute_bytes: u16, id: TxId) {
+    bytes[..2].copy_from_slice(&kind);
+    bytes[2..4].copy_from_slice(&attribute_bytes.to_be_bytes());
+    bytes[4..8].copy_from_slice(&COOKIE);
+    bytes[8..20].copy_from_slice(&id.0);
+}
+
+/// Kind, transaction and attributes; bytes beyond the stated length are ignored.
+fn split(bytes: &[u8]) -> Result<([u8; 2], TxId, &[u8]), StunError> {
+    if !is_stun(bytes) {
+        return Err(StunError::NotStun);
+    }
+    let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(StunError::NotStun)?;
+    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let attributes = rest.get(..length).ok_or(StunError::Attributes)?;
     let mut id = [0; 12];
-    id.copy_from_slice(&datagram[8..20]);
-    TxId(id)
+    id.copy_from_slice(&header[8..]);
+    Ok(([header[0], header[1]], TxId(id), attributes))
 }
 
-fn address(value: &[u8], pad: &[u8]) -> Option<SocketAddr> {
-    let [_, family, port_high, port_low, rest @ ..] = value else { return None };
-    let port = u16::from_be_bytes([port_high ^ pad[0], port_low ^ pad[1]]);
-    let bytes: Vec<u8> = rest.iter().zip(pad).map(|(byte, pad)| byte ^ pad).collect();
-    let ip = match family {
-        1 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?)),
-        2 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes.get(..16)?).ok()?)),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
-}
+/// Walks attributes, each padded to four bytes; ends after the first malformed one.
+struct Attributes<'a>(&'a [u8]);
 
-/// The attributes inside the length that the header states; bytes behind it are ignored.
-fn attributes(datagram: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), StunError>> {
-    let stated = usize::from(u16::from_be_bytes([datagram[2], datagram[3]]));
-    let mut rest = datagram.get(HEADER_BYTES..HEADER_BYTES + stated);
-    let mut failed = false;
-    std::iter::from_fn(move || {
-        if failed || rest.is_some_and(<[u8]>::is_empty) {
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Result<(u16, &'a [u8]), StunError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
             return None;
         }
-        let next = rest.and_then(|bytes| {
-            let (header, body) = bytes.split_first_chunk::<4>()?;
-            let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-            let value = body.get(..length)?;
-            // Padding after the last attribute may be missing.
-            rest = Some(body.get(length.next_multiple_of(4)..).unwrap_or_default());
-            Some((u16::from_be_bytes([header[0], header[1]]), value))
-        });
-        failed = next.is_none();
-        Some(next.ok_or(StunError::Malformed))
-    })
-}
-
-/// CRC-32 of IEEE 802.3, bit by bit: 32 bytes per request are no reason for a table.
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+        let one = (|| {
+            let (head, rest) = self.0.split_first_chunk::<4>()?;
+            let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+            let value = rest.get(..length)?;
+            let after = rest.get(length.next_multiple_of(4)..)?;
+            Some((u16::from_be_bytes([head[0], head[1]]), value, after))
+        })();
+        match one {
+            Some((name, value, after)) => {
+                self.0 = after;
+                Some(Ok((name, value)))
+            }
+            None => {
+                self.0 = &[];
+                Some(Err(StunError::Attributes))
+            }
         }
     }
-    !crc
 }
+
+fn read_address(value: &[u8], xored_with: Option<TxId>) -> Option<SocketAddr> {
+    let (head, address) = value.split_first_chunk::<4>()?;
+    let mut port = u16::from_be_bytes([head[2], head[3]]);
+    let mut bytes = [0; 16];
+    let length = match (head[1], address.len()) {
+        (1, 4) => 4,
+        (2, 16) => 16,
+        _ => return None,
+    };
+    bytes[..length].copy_from_slice(address);
+    if let Some(id) = xored_with {
+        port ^= 0x2112;
+        xor_address(&mut bytes[..length], id);
+    }
+    let address = match length {
+        4 => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
+        _ => IpAddr::V6(Ipv6Addr::from(bytes)),
+    };
+    Some(SocketAddr::new(address, port))
+}
+
+fn xor_address(address: &mut [u8], id: TxId) {
+    for (byte, mask) in address.iter_mut().zip(COOKIE.iter().chain(&id.0)) {
+        *byte ^= mask;
+    }
+}
+
+fn fingerprint(covered: &[u8]) -> u32 {
+    let crc = covered.iter().fold(!0_u32, |crc, byte| {
+        let index = (crc ^ u32::from(*byte)) & 0xff;
+        (crc >> 8) ^ CRC_TABLE[index as usize]
+    });
+    !crc ^ FINGERPRINT_MASK
+}
+
+/// CRC-32 (IEEE 802.3, reflected).
+const CRC_TABLE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        let mut value = index as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            value = if value & 1 == 1 { (value >> 1) ^ 0xedb8_8320 } else { value >> 1 };
+            bit += 1;
+        }
+        table[index] = value;
+        index += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const ID: TxId = TxId(*b"twelve bytes");
+
     #[test]
-    fn the_checksum_is_the_one_everybody_uses() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    fn the_checksum_is_the_one_everybody_knows() {
+        assert_eq!(fingerprint(b"123456789") ^ FINGERPRINT_MASK, 0xcbf4_3926);
     }
 
     #[test]
-    fn a_request_without_our_mark_or_with_a_wrong_fingerprint_gets_no_answer() {
-        let good = encode_request(TxId([7; 12]));
-        assert_eq!(decode_request(&good), Ok(TxId([7; 12])));
-        let mut other = good;
-        other[24] = b'T';
-        assert_eq!(decode_request(&other), Err(StunError::WrongSoftware));
-        let mut flipped = good;
-        flipped[9] ^= 1;
-        assert_eq!(decode_request(&flipped), Err(StunError::WrongFingerprint));
-        assert_eq!(decode_request(&good[..39]), Err(StunError::Malformed));
+    fn a_request_is_forty_bytes_and_the_server_knows_it() {
+        let request = encode_request(ID);
+        assert_eq!(request.len(), 40);
+        assert_eq!(&request[..8], &[0, 1, 0, 20, 0x21, 0x12, 0xa4, 0x42]);
+        assert!(is_stun(&request));
+        assert_eq!(decode_request(&request), Ok(ID));
     }
 
     #[test]
-    fn answers_have_their_known_sizes_and_v4_mapped_sources_count_as_v4() {
-        let v6 = encode_response(TxId([1; 12]), "[2001:db8::1]:5".parse().unwrap());
-        let mapped = encode_response(TxId([1; 12]), "[::ffff:192.0.2.1]:5".parse().unwrap());
-        assert_eq!((v6.len(), mapped.len()), (44, 32));
-        assert_eq!(decode_response(&mapped).unwrap().1, "192.0.2.1:5".parse().unwrap());
+    fn requests_of_strangers_are_refused() {
+        let mut other_software = encode_request(ID);
+        other_software[24] = b'X';
+        assert_eq!(decode_request(&other_software), Err(StunError::Software));
+        let mut wrong_print = encode_request(ID);
+        wrong_print[39] ^= 1;
+        assert_eq!(decode_request(&wrong_print), Err(StunError::Fingerprint));
+        let mut without_print = encode_request(ID)[..32].to_vec();
+        without_print[3] = 12;
+        assert_eq!(decode_request(&without_print), Err(StunError::Fingerprint));
+        assert_eq!(decode_request(&encode_response(ID, "1.2.3.4:5".parse().unwrap())), Err(StunError::Kind));
+    }
+
+    #[test]
+    fn a_mapped_ipv4_source_is_answered_as_ipv4() {
+        let response = encode_response(ID, "[::ffff:192.0.2.7]:4242".parse().unwrap());
+        assert_eq!(response.len(), 32);
+        assert_eq!(decode_response(&response), Ok((ID, "192.0.2.7:4242".parse().unwrap())));
+    }
+
+    #[test]
+    fn old_attribute_forms_are_read_and_trailing_bytes_ignored() {
+        let mut early = encode_response(ID, "192.0.2.7:4242".parse().unwrap());
+        early[20] = 0x80;
+        early.push(9);
+        assert_eq!(decode_response(&early), Ok((ID, "192.0.2.7:4242".parse().unwrap())));
+        let mut plain = early.clone();
+        plain[20..22].copy_from_slice(&[0, 1]);
+        plain[26..32].copy_from_slice(&[0, 80, 10, 0, 0, 1]);
+        assert_eq!(decode_response(&plain), Ok((ID, "10.0.0.1:80".parse().unwrap())));
+        plain[21] = 9;
+        assert_eq!(decode_response(&plain), Err(StunError::NoAddress));
     }
 
     proptest! {
         #[test]
-        fn an_answer_says_which_request_and_which_address(id: [u8; 12], ip: u128, port: u16, v4: bool) {
-            let ip = if v4 { IpAddr::V4(Ipv4Addr::from(ip as u32)) } else { IpAddr::V6(Ipv6Addr::from(ip)).to_canonical() };
+        fn a_node_reads_what_the_server_saw(id in any::<[u8; 12]>(), ip in any::<IpAddr>(), port in any::<u16>()) {
             let source = SocketAddr::new(ip, port);
-            prop_assert_eq!(decode_response(&encode_response(TxId(id), source)), Ok((TxId(id), source)));
+            let expected = SocketAddr::new(ip.to_canonical(), port);
+            prop_assert_eq!(decode_response(&encode_response(TxId(id), source)), Ok((TxId(id), expected)));
             prop_assert_eq!(decode_request(&encode_request(TxId(id))), Ok(TxId(id)));
         }
 
         #[test]
-        fn no_datagram_makes_the_parsers_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..120)) {
-            if bytes.len() > 8 {
-                bytes[0] &= 1;
+        fn no_bytes_make_the_parsers_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..80), shaped in any::<bool>()) {
+            if shaped && bytes.len() >= 20 {
+                let length = (bytes.len() - 20) as u16;
+                bytes[..2].copy_from_slice(&[length as u8 & 1, 1]);
+                bytes[2..4].copy_from_slice(&length.to_be_bytes());
                 bytes[4..8].copy_from_slice(&COOKIE);
             }
-            let _ = decode_request(&bytes);
-            let _ = decode_response(&bytes);
+            let _ = (decode_request(&bytes), decode_response(&bytes));
         }
     }
 }

@@ -1,30 +1,54 @@
-//! A relay: all its connections as one value.
+//! A whole relay as one value.
 //!
-//! The shell accepts streams, feeds their bytes with [`Server::handle_bytes`], asks whom to admit
-//! ([`Server::poll_request`]) and sends what [`Server::poll_transmit`] gives for each connection that [`Server::poll_ready`]
-//! names. Nothing here waits for anybody: a slow client fills its own bounded queue and loses its own oldest packets.
+//! ```text
+//! Login --ClientInfo--> Asked --admit(true)--> Member
+//!   |                     '-----admit(false)--> closed
+//!   '--10 s, garbage--> closed
+//! ```
+//!
+//! The owner moves bytes: [`Server::connect`] and [`Server::handle_bytes`] in, [`Server::poll_transmit`] out for each connection
+//! that [`Server::poll_ready`] names, [`Server::poll_closed`] for those it must close. It decides who may enter: each
+//! [`AdmitRequest`] is answered by [`Server::admit`], and what cannot be decided is answered with no. While a connection waits for
+//! that answer the owner reads nothing from it ([`Server::wants_bytes`]).
+//!
+//! A sender never waits for a receiver: each connection holds short queues of its own, and a full one drops its oldest packet.
+//!
+//! Not built: forwarding between the relays of one region; what concerns it ends the connection, as for any stranger.
 
 mod counters;
-mod table;
-
-pub use counters::{Counters, DropReason};
+mod members;
+mod outbox;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use warren_crypto::{NodePublic, Random, RelayPublic, RelaySecret, SharedBox};
 
-use crate::frame::{Frame, FrameError, FrameReader, GoneReason, MAX_PACKET_BYTES, VERSION, looks_like_disco};
-use crate::queue::Queues;
-use table::KeyTable;
+pub use counters::{Counters, PacketCounters, Traffic};
 
-/// One connection.
+use crate::frame::{self, Decoder, GoneReason, Treatment};
+use crate::login::{self, ServerInfo};
+use crate::queue::Kind;
+use members::Members;
+use outbox::Outbox;
+
+/// From the connection to a client info that opens.
+const LOGIN_WITHIN: Duration = Duration::from_secs(10);
+/// Half of what clients wait before they give a relay up.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(60);
+/// Spread, so that ten thousand clients of a restarted relay do not ask for a write at once.
+const KEEP_ALIVE_JITTER: Duration = Duration::from_secs(5);
+/// Notices "not here" per sender: this many at once, then one a second; a scan must not make the relay an amplifier.
+const NOT_HERE_BURST: u32 = 3;
+/// What a client may send before it is admitted; the owner stops reading long before.
+const MAX_HELD_BYTES: usize = 256 * 1024;
+
+/// One connection, for its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
-/// Asks the shell whether this node may use the relay; answered by [`Server::admit`].
+/// Somebody proved to hold `key`: may they use this relay? Answer by [`Server::admit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdmitRequest {
     pub conn: ConnId,
@@ -32,86 +56,88 @@ pub struct AdmitRequest {
     pub source: IpAddr,
 }
 
-/// Why a connection must be closed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why the relay ended a connection. The client is told nothing; this is for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
-    #[error("it sent a frame that cannot be: {0}")]
-    Frame(#[from] FrameError),
-    #[error("it could not prove that it holds its key")]
-    Forged,
-    #[error("it spoke before it was let in, or as only relays may")]
-    OutOfTurn,
-    #[error("it is not allowed to use this relay")]
+    #[error("did not log in in time")]
+    LoginTimeout,
+    #[error("login: {0}")]
+    Login(#[from] login::LoginError),
+    #[error("{0}")]
+    Frame(#[from] frame::TooLong),
+    #[error("a frame of type {kind:#04x} with {length} bytes is not one of this protocol")]
+    Malformed { kind: u8, length: usize },
+    #[error("asked for what only relays may ask")]
+    MeshOnly,
+    #[error("not admitted")]
     Refused,
-    #[error("it did not log in within {} s", LOGIN.as_secs())]
-    TooSlow,
-    #[error("there is no such connection")]
-    Unknown,
+    #[error("sent too much before it was admitted")]
+    Impatient,
 }
 
-/// A login that is not done by then never will be.
-const LOGIN: Duration = Duration::from_secs(10);
-/// Something is sent at least this often; clients give up after twice as long.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// Spread, so that a restart does not make all clients' timers beat together.
-const KEEP_ALIVE_JITTER: Duration = Duration::from_secs(5);
-/// "Not here" answers to one sender: one a second, three at once.
-const NOT_HERE_BURST: u32 = 3;
-const NOT_HERE_EVERY: Duration = Duration::from_secs(1);
-/// Peers whose leaving one connection is told of.
-const MAX_WATCHED: usize = 4096;
-/// Notices that may wait for one connection.
-const MAX_NOTICES: usize = 1024;
+/// What an operator may change.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerConfig {
+    /// Packets that wait for one client, disco and others each.
+    pub queue_depth: usize,
+}
 
-enum State {
-    AwaitingInfo,
-    AwaitingVerdict(NodePublic),
-    Admitted(NodePublic),
+impl Default for ServerConfig {
+    /// The field's depth: deeper queues are only delay.
+    fn default() -> Self {
+        Self { queue_depth: 32 }
+    }
+}
+
+pub struct Server {
+    secret: RelaySecret,
+    config: ServerConfig,
+    random: Random,
+    conns: BTreeMap<ConnId, Conn>,
+    members: Members,
+    deadlines: BTreeSet<(Instant, ConnId)>,
+    requests: VecDeque<AdmitRequest>,
+    ready: VecDeque<ConnId>,
+    closed: VecDeque<(ConnId, CloseReason)>,
+    next_conn: u64,
+    counters: Counters,
 }
 
 struct Conn {
     source: IpAddr,
-    state: State,
-    reader: FrameReader,
-    control: Vec<u8>,
-    notices: VecDeque<(NodePublic, GoneReason)>,
-    queues: Queues,
-    pong: Option<[u8; 8]>,
-    is_home: bool,
+    decoder: Decoder,
+    stage: Stage,
+    outbox: Outbox,
+    /// Already named in `ready` and not yet drained.
+    is_ready: bool,
     deadline: Instant,
-    keep_alive_every: Duration,
-    /// Peers that sent to this one, to be told of when they leave.
-    senders: BTreeSet<NodePublic>,
-    not_here_tokens: u32,
-    not_here_at: Instant,
 }
 
-/// The relay.
-pub struct Server {
-    secret: RelaySecret,
-    random: Random,
-    conns: BTreeMap<ConnId, Conn>,
-    keys: KeyTable,
-    next: u64,
-    requests: VecDeque<AdmitRequest>,
-    ready: BTreeSet<ConnId>,
-    closed: VecDeque<(ConnId, CloseReason)>,
-    deadlines: BTreeSet<(Instant, ConnId)>,
-    counters: Counters,
+enum Stage {
+    Login,
+    Asked { key: NodePublic, shared: SharedBox },
+    Member(Member),
+}
+
+struct Member {
+    key: NodePublic,
+    is_home: bool,
+    not_here: NotHere,
 }
 
 impl Server {
-    pub fn new(secret: RelaySecret, random: Random) -> Self {
-        Server {
+    pub fn new(secret: RelaySecret, config: ServerConfig, random: Random) -> Self {
+        Self {
             secret,
+            config,
             random,
             conns: BTreeMap::new(),
-            keys: KeyTable::default(),
-            next: 1,
-            requests: VecDeque::new(),
-            ready: BTreeSet::new(),
-            closed: VecDeque::new(),
+            members: Members::default(),
             deadlines: BTreeSet::new(),
+            requests: VecDeque::new(),
+            ready: VecDeque::new(),
+            closed: VecDeque::new(),
+            next_conn: 0,
             counters: Counters::default(),
         }
     }
@@ -120,160 +146,89 @@ impl Server {
         self.secret.public()
     }
 
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Connections that were let in.
-    pub fn admitted(&self) -> usize {
-        self.keys.connections()
-    }
-
-    pub fn is_connected(&self, key: &NodePublic) -> bool {
-        self.keys.active(key).is_some()
-    }
-
-    /// A stream was accepted and upgraded; the relay's key goes out first.
+    /// A connection was accepted and upgraded.
     pub fn connect(&mut self, source: IpAddr, now: Instant) -> ConnId {
-        let id = ConnId(self.next);
-        self.next += 1;
-        let mut control = Vec::new();
-        Frame::ServerKey(self.secret.public()).encode(&mut control);
-        let keep_alive_every = KEEP_ALIVE + self.random.range_duration(Duration::ZERO, KEEP_ALIVE_JITTER);
-        let conn = Conn {
-            source,
-            state: State::AwaitingInfo,
-            reader: FrameReader::default(),
-            control,
-            notices: VecDeque::new(),
-            queues: Queues::default(),
-            pong: None,
-            is_home: false,
-            deadline: now + LOGIN,
-            keep_alive_every,
-            senders: BTreeSet::new(),
-            not_here_tokens: NOT_HERE_BURST,
-            not_here_at: now,
-        };
-        self.deadlines.insert((conn.deadline, id));
+        let id = ConnId(self.next_conn);
+        self.next_conn += 1;
+        let deadline = now + LOGIN_WITHIN;
+        let mut outbox = Outbox::new(self.config.queue_depth);
+        outbox.push_login(frame::encode_server_key(&self.secret.public()));
+        let decoder = Decoder::new(treat_stranger);
+        let conn = Conn { source, decoder, stage: Stage::Login, outbox, is_ready: false, deadline };
         self.conns.insert(id, conn);
-        self.ready.insert(id);
+        self.deadlines.insert((deadline, id));
         self.counters.accepted += 1;
+        self.counters.connections += 1;
+        self.wake(id);
         id
     }
 
-    /// Bytes came. A reason to close says that the connection is forgotten already: close the stream.
-    ///
-    /// # Errors
-    /// [`CloseReason`].
-    pub fn handle_bytes(&mut self, id: ConnId, bytes: &[u8], now: Instant) -> Result<(), CloseReason> {
-        let Some(conn) = self.conns.get_mut(&id) else { return Err(CloseReason::Unknown) };
-        let mut reader = std::mem::take(&mut conn.reader);
-        let done = reader.push(bytes, |frame| self.frame(id, frame, now));
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.reader = reader;
-        }
-        done.inspect_err(|_| self.disconnect(id))
-    }
-
-    /// The next node that asks to be let in.
-    pub fn poll_request(&mut self) -> Option<AdmitRequest> {
-        self.requests.pop_front()
-    }
-
-    /// The answer to an [`AdmitRequest`]. A refused connection is forgotten; the shell closes its stream.
-    pub fn admit(&mut self, id: ConnId, allowed: bool, now: Instant) {
+    /// Bytes came from a connection; those of one that is gone are ignored.
+    pub fn handle_bytes(&mut self, id: ConnId, bytes: &[u8], now: Instant) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let State::AwaitingVerdict(key) = conn.state else { return };
-        let shared = SharedBox::relay_server(&self.secret, &key);
-        let (true, Some(shared)) = (allowed, shared) else {
+        conn.decoder.push(bytes);
+        self.handle_held(id, now);
+    }
+
+    /// The owner's answer to an [`AdmitRequest`].
+    pub fn admit(&mut self, id: ConnId, is_admitted: bool, now: Instant) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Stage::Asked { key, shared } = &conn.stage else { return };
+        if !is_admitted {
             self.counters.refused += 1;
-            self.closed.push_back((id, CloseReason::Refused));
-            self.disconnect(id);
-            return;
-        };
-        let info = format!("{{\"version\":{VERSION}}}");
-        let sealed = shared.seal_with_nonce(&mut self.random, info.as_bytes());
-        Frame::ServerInfo { sealed: &sealed }.encode(&mut conn.control);
-        conn.state = State::Admitted(key);
-        self.deadlines.remove(&(conn.deadline, id));
-        conn.deadline = now + conn.keep_alive_every;
-        self.deadlines.insert((conn.deadline, id));
-        self.keys.add(key, id);
-        self.ready.insert(id);
-    }
-
-    /// A connection that has something to send; named once until it has been emptied.
-    pub fn poll_ready(&mut self) -> Option<ConnId> {
-        self.ready.pop_first()
-    }
-
-    /// A connection that the relay itself gave up.
-    pub fn poll_closed(&mut self) -> Option<(ConnId, CloseReason)> {
-        self.closed.pop_front()
-    }
-
-    /// The next bytes for this connection, one frame or a few. The shell may fall behind: what waits is bounded.
-    pub fn poll_transmit(&mut self, id: ConnId) -> Option<Vec<u8>> {
-        let conn = self.conns.get_mut(&id)?;
-        let mut out = std::mem::take(&mut conn.control);
-        if let Some((key, reason)) = conn.notices.pop_front() {
-            Frame::PeerGone { key, reason }.encode(&mut out);
+            return self.close(id, CloseReason::Refused);
         }
-        if let Some(data) = conn.pong.take() {
-            Frame::Pong(data).encode(&mut out);
-        }
-        let State::Admitted(own) = conn.state else { return (!out.is_empty()).then_some(out) };
-        if let Some(waiting) = conn.queues.pop() {
-            let from = waiting.key;
-            Frame::RecvPacket { from, packet: &waiting.packet }.encode(&mut out);
-            self.counters.forwarded(&waiting.packet);
-            // The first packet that a peer gets from us makes our leaving worth telling it.
-            if conn.senders.len() < MAX_WATCHED && conn.senders.insert(from) {
-                self.keys.watch(from, own);
-            }
-        }
-        (!out.is_empty()).then_some(out)
+        let info = ServerInfo { version: login::PROTOCOL_VERSION, ..ServerInfo::default() };
+        conn.outbox.push_login(login::encode_server_info(shared, &info, &mut self.random));
+        let key = *key;
+        conn.stage = Stage::Member(Member { key, is_home: false, not_here: NotHere::new(now) });
+        conn.decoder.set_treatment(treat_member);
+        self.members.join(key, id);
+        self.counters.logins += 1;
+        self.counters.clients = self.members.count();
+        let jitter = self.random.range_duration(Duration::ZERO, KEEP_ALIVE_JITTER);
+        self.set_deadline(id, now + KEEP_ALIVE_EVERY + jitter);
+        self.wake(id);
+        self.handle_held(id, now);
     }
 
-    /// The stream ended, or the shell closed it.
+    /// The owner lost or ended a connection.
     pub fn disconnect(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.remove(&id) else { return };
+        let Some(mut conn) = self.conns.remove(&id) else { return };
         self.deadlines.remove(&(conn.deadline, id));
-        self.ready.remove(&id);
-        self.requests.retain(|request| request.conn != id);
-        self.counters.dropped_by(DropReason::GoneDisconnected, conn.queues.len());
-        let State::Admitted(key) = conn.state else { return };
-        if !self.keys.remove(&key, id) {
-            return;
+        self.counters.connections -= 1;
+        while let Some((kind, _)) = conn.outbox.packets.pop() {
+            self.counters.of(kind).dropped_gone += 1;
         }
-        for sender in &conn.senders {
-            self.keys.unwatch(sender, &key);
-        }
-        for watcher in self.keys.take_watchers(&key) {
-            self.notify(&watcher, key, GoneReason::Disconnected);
+        if let Stage::Member(member) = conn.stage {
+            self.counters.homes -= u64::from(member.is_home);
+            let told = self.members.leave(member.key, id);
+            self.counters.clients = self.members.count();
+            for to in told {
+                self.push_gone(to, member.key, GoneReason::Disconnected);
+            }
         }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some((deadline, id)) = self.deadlines.first().copied() {
-            if deadline > now {
-                return;
-            }
+        while let Some(&(deadline, id)) = self.deadlines.first()
+            && deadline <= now
+        {
             self.deadlines.pop_first();
             let Some(conn) = self.conns.get_mut(&id) else { continue };
-            if !matches!(conn.state, State::Admitted(_)) {
-                self.closed.push_back((id, CloseReason::TooSlow));
-                self.disconnect(id);
-                continue;
+            match conn.stage {
+                Stage::Login | Stage::Asked { .. } => {
+                    self.counters.login_timeouts += 1;
+                    self.close(id, CloseReason::LoginTimeout);
+                }
+                Stage::Member(_) => {
+                    conn.outbox.push_keepalive();
+                    self.counters.keepalives += 1;
+                    let jitter = self.random.range_duration(Duration::ZERO, KEEP_ALIVE_JITTER);
+                    self.set_deadline(id, now + KEEP_ALIVE_EVERY + jitter);
+                    self.wake(id);
+                }
             }
-            // Whatever waits to be sent keeps the client alive as well.
-            if conn.control.is_empty() && conn.queues.is_empty() {
-                Frame::KeepAlive.encode(&mut conn.control);
-            }
-            conn.deadline = now + conn.keep_alive_every;
-            self.deadlines.insert((conn.deadline, id));
-            self.ready.insert(id);
         }
     }
 
@@ -281,94 +236,220 @@ impl Server {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    fn frame(&mut self, id: ConnId, frame: Frame<'_>, now: Instant) -> Result<(), CloseReason> {
-        let Some(conn) = self.conns.get_mut(&id) else { return Err(CloseReason::Unknown) };
-        let key = match (&conn.state, frame) {
-            (State::AwaitingInfo, Frame::ClientInfo { key, sealed }) => return self.login(id, key, sealed),
-            (State::Admitted(key), _) => *key,
-            // Clients may send right behind their login; until the verdict is there nothing of it counts.
-            (State::AwaitingVerdict(_), Frame::NotePreferred(home)) => {
-                conn.is_home = home;
-                return Ok(());
-            }
-            (State::AwaitingVerdict(_), Frame::SendPacket { .. } | Frame::Ping(_)) => {
-                self.counters.dropped_by(DropReason::BeforeAdmission, 1);
-                return Ok(());
-            }
-            _ => return Err(CloseReason::OutOfTurn),
+    /// Who asks to be let in.
+    pub fn poll_request(&mut self) -> Option<AdmitRequest> {
+        self.requests.pop_front()
+    }
+
+    /// A connection that has something to write. Named once, until [`Server::poll_transmit`] said `None`.
+    pub fn poll_ready(&mut self) -> Option<ConnId> {
+        self.ready.pop_front()
+    }
+
+    /// The next frame for a connection. Call it when the socket can take it: what waits here can still be dropped for fresher.
+    pub fn poll_transmit(&mut self, id: ConnId) -> Option<Vec<u8>> {
+        let conn = self.conns.get_mut(&id)?;
+        let Some((kind, frame)) = conn.outbox.pop() else {
+            conn.is_ready = false;
+            return None;
         };
-        match frame {
-            Frame::SendPacket { to, packet } => self.relay(id, key, to, packet, now),
-            Frame::NotePreferred(home) => conn.is_home = home,
-            Frame::Ping(data) => {
-                // One answer waits; more pings than that are nobody's need.
-                if conn.pong.is_none() {
-                    conn.pong = Some(data);
-                    self.ready.insert(id);
+        if let Some(kind) = kind {
+            self.counters.sent(kind, frame.len() - frame::HEADER_BYTES - frame::KEY_BYTES);
+        }
+        Some(frame)
+    }
+
+    /// A connection that the relay has ended: forget it and close its socket.
+    pub fn poll_closed(&mut self) -> Option<(ConnId, CloseReason)> {
+        self.closed.pop_front()
+    }
+
+    /// Whether the owner should read from this connection.
+    pub fn wants_bytes(&self, id: ConnId) -> bool {
+        self.conns.get(&id).is_some_and(|conn| !matches!(conn.stage, Stage::Asked { .. }))
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Works through the frames that a connection has brought.
+    fn handle_held(&mut self, id: ConnId, now: Instant) {
+        // Taken out so that payloads may be borrowed while the rest of the relay changes.
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let mut decoder = std::mem::replace(&mut conn.decoder, Decoder::new(treat_member));
+        let result = self.handle_frames(id, &mut decoder, now);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.decoder = decoder;
+        }
+        if let Err(reason) = result {
+            self.counters.malformed += 1;
+            self.close(id, reason);
+        }
+    }
+
+    fn handle_frames(&mut self, id: ConnId, decoder: &mut Decoder, now: Instant) -> Result<(), CloseReason> {
+        let mut is_first = true;
+        loop {
+            let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+            if matches!(conn.stage, Stage::Asked { .. }) {
+                return if decoder.held() > MAX_HELD_BYTES { Err(CloseReason::Impatient) } else { Ok(()) };
+            }
+            let Some((kind, payload)) = decoder.next_frame()? else { return Ok(()) };
+            match &mut conn.stage {
+                Stage::Login => self.handle_login(id, kind, payload)?,
+                Stage::Asked { .. } => {}
+                Stage::Member(member) => {
+                    if std::mem::take(&mut is_first) {
+                        self.members.heard_from(member.key, id);
+                    }
+                    self.handle_member(id, kind, payload, now)?;
                 }
             }
-            Frame::Mesh => return Err(CloseReason::OutOfTurn),
+        }
+    }
+
+    fn handle_login(&mut self, id: ConnId, kind: u8, payload: &[u8]) -> Result<(), CloseReason> {
+        if kind != frame::CLIENT_INFO {
+            return Err(CloseReason::Malformed { kind, length: payload.len() });
+        }
+        let (key, _, shared) = login::decode_client_info(&self.secret, payload)?;
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.stage = Stage::Asked { key, shared };
+            self.requests.push_back(AdmitRequest { conn: id, key, source: conn.source });
+        }
+        Ok(())
+    }
+
+    fn handle_member(&mut self, id: ConnId, kind: u8, payload: &[u8], now: Instant) -> Result<(), CloseReason> {
+        let malformed = CloseReason::Malformed { kind, length: payload.len() };
+        match kind {
+            frame::SEND_PACKET => {
+                let (to, packet) = frame::split_key(payload).ok_or(malformed)?;
+                self.relay(id, to, packet, now);
+            }
+            frame::NOTE_PREFERRED => {
+                let [byte] = payload else { return Err(malformed) };
+                self.note_preferred(id, *byte == 1);
+            }
+            frame::PING => {
+                let data = payload.first_chunk::<8>().ok_or(malformed)?;
+                if let Some(conn) = self.conns.get_mut(&id)
+                    && conn.outbox.push_pong(*data)
+                {
+                    self.counters.pings += 1;
+                    self.wake(id);
+                }
+            }
+            frame::FORWARD_PACKET | frame::WATCH_CONNS | frame::CLOSE_PEER => return Err(CloseReason::MeshOnly),
             _ => {}
         }
-        self.keys.heard(&key, id);
         Ok(())
     }
 
-    fn login(&mut self, id: ConnId, key: NodePublic, sealed: &[u8]) -> Result<(), CloseReason> {
-        #[derive(Deserialize)]
-        struct ClientInfo {}
-        let shared = SharedBox::relay_server(&self.secret, &key).ok_or(CloseReason::Forged)?;
-        let plain = shared.open(sealed).ok_or(CloseReason::Forged)?;
-        // Nothing in it is needed today, but it must be the JSON object that a client sends.
-        serde_json::from_slice::<ClientInfo>(&plain).map_err(|_| CloseReason::Forged)?;
-        let Some(conn) = self.conns.get_mut(&id) else { return Err(CloseReason::Unknown) };
-        conn.state = State::AwaitingVerdict(key);
-        self.requests.push_back(AdmitRequest { conn: id, key, source: conn.source });
-        Ok(())
-    }
-
-    fn relay(&mut self, from_id: ConnId, from: NodePublic, to: NodePublic, packet: &[u8], now: Instant) {
-        if packet.len() > MAX_PACKET_BYTES {
-            return self.counters.dropped_by(DropReason::TooLarge, 1);
-        }
-        let Some(target) = self.keys.active(&to) else {
-            self.counters.dropped_by(DropReason::UnknownDestination, 1);
-            if looks_like_disco(packet) {
-                self.not_here(from_id, to, now);
+    fn relay(&mut self, id: ConnId, to: NodePublic, packet: &[u8], now: Instant) {
+        let kind = Kind::of(packet);
+        self.counters.received(kind, packet.len());
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Stage::Member(sender) = &mut conn.stage else { return };
+        let from = sender.key;
+        let Some(receiver) = self.members.active(&to) else {
+            self.counters.of(kind).dropped_unknown_destination += 1;
+            if kind == Kind::Disco && sender.not_here.may_tell(now) {
+                self.counters.peer_gone_not_here += 1;
+                conn.outbox.push_gone(to, GoneReason::NotHere);
+                self.wake(id);
             }
             return;
         };
-        if let Some(conn) = self.conns.get_mut(&target) {
-            if conn.queues.push(from, packet).is_some() {
-                self.counters.dropped_by(DropReason::QueueHead, 1);
-            }
-            self.ready.insert(target);
+        let Some(target) = self.conns.get_mut(&receiver) else { return };
+        self.members.wrote(from, receiver);
+        if target.outbox.packets.push(kind, frame::encode_recv_packet(&from, packet)).is_some() {
+            self.counters.of(kind).dropped_queue_head += 1;
+        }
+        self.wake(receiver);
+    }
+
+    fn note_preferred(&mut self, id: ConnId, is_home: bool) {
+        let Some(Conn { stage: Stage::Member(member), .. }) = self.conns.get_mut(&id) else { return };
+        if member.is_home != is_home {
+            member.is_home = is_home;
+            self.counters.homes = if is_home { self.counters.homes + 1 } else { self.counters.homes - 1 };
         }
     }
 
-    fn not_here(&mut self, id: ConnId, missing: NodePublic, now: Instant) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let earned = now.saturating_duration_since(conn.not_here_at).as_secs() / NOT_HERE_EVERY.as_secs();
-        if earned > 0 {
-            conn.not_here_at = now;
-            conn.not_here_tokens = conn.not_here_tokens.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(NOT_HERE_BURST);
+    fn push_gone(&mut self, to: ConnId, key: NodePublic, reason: GoneReason) {
+        if let Some(conn) = self.conns.get_mut(&to) {
+            conn.outbox.push_gone(key, reason);
+            self.counters.peer_gone_disconnected += 1;
+            self.wake(to);
         }
-        if conn.not_here_tokens == 0 || conn.notices.len() >= MAX_NOTICES {
-            return;
-        }
-        conn.not_here_tokens -= 1;
-        conn.notices.push_back((missing, GoneReason::NotHere));
-        self.ready.insert(id);
     }
 
-    fn notify(&mut self, watcher: &NodePublic, gone: NodePublic, reason: GoneReason) {
-        let Some(id) = self.keys.active(watcher) else { return };
+    fn wake(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(&id)
-            && conn.notices.len() < MAX_NOTICES
+            && !conn.is_ready
+            && !conn.outbox.is_empty()
         {
-            conn.senders.remove(&gone);
-            conn.notices.push_back((gone, reason));
-            self.ready.insert(id);
+            conn.is_ready = true;
+            self.ready.push_back(id);
         }
+    }
+
+    fn set_deadline(&mut self, id: ConnId, deadline: Instant) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            self.deadlines.remove(&(conn.deadline, id));
+            conn.deadline = deadline;
+            self.deadlines.insert((deadline, id));
+        }
+    }
+
+    fn close(&mut self, id: ConnId, reason: CloseReason) {
+        if self.conns.contains_key(&id) {
+            self.disconnect(id);
+            self.closed.push_back((id, reason));
+        }
+    }
+}
+
+/// Of a stranger only its login is read; anything else ends the connection.
+fn treat_stranger(kind: u8) -> Treatment {
+    match kind {
+        frame::CLIENT_INFO => Treatment::Read { most: login::MAX_CLIENT_INFO_BYTES },
+        _ => Treatment::Read { most: 0 },
+    }
+}
+
+/// A kind that is not listed is of a later version of the protocol.
+fn treat_member(kind: u8) -> Treatment {
+    match kind {
+        frame::SEND_PACKET => Treatment::Read { most: frame::KEY_BYTES + frame::MAX_PACKET_BYTES },
+        frame::PING => Treatment::Read { most: 1000 },
+        frame::NOTE_PREFERRED | frame::WATCH_CONNS | frame::CLOSE_PEER => Treatment::Read { most: 64 },
+        frame::FORWARD_PACKET => Treatment::Read { most: 2 * frame::KEY_BYTES + frame::MAX_PACKET_BYTES },
+        _ => Treatment::Skip,
+    }
+}
+
+/// How often one sender hears "not here".
+struct NotHere {
+    left: u32,
+    filled: Instant,
+}
+
+impl NotHere {
+    fn new(now: Instant) -> Self {
+        Self { left: NOT_HERE_BURST, filled: now }
+    }
+
+    fn may_tell(&mut self, now: Instant) -> bool {
+        let seconds = now.saturating_duration_since(self.filled).as_secs();
+        if seconds > 0 {
+            self.left = self.left.saturating_add(u32::try_from(seconds).unwrap_or(u32::MAX)).min(NOT_HERE_BURST);
+            self.filled += Duration::from_secs(seconds);
+        }
+        let may = self.left > 0;
+        self.left -= u32::from(may);
+        may
     }
 }
