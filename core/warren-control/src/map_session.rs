@@ -68,8 +68,8 @@ impl Session {
         self.node
     }
 
-    /// What to send so that the client holds what `snapshot` shows. Call with newer pictures only; each call counts as
-    /// sent, so a message that cannot be delivered ends the stream.
+    /// What to send so that the client holds what `snapshot` shows. A picture that is not newer than the last
+    /// says nothing. Each call counts as sent, so a message that cannot be delivered ends the stream.
     pub fn next(&mut self, snapshot: &Snapshot, wall: UnixTime) -> Next {
         if snapshot.registry().node(self.node).is_none_or(|node| node.node_key != self.key) {
             return Next::Gone;
@@ -79,7 +79,7 @@ impl Session {
             Err(error) => return Next::Failed(error),
         };
         let response = match self.sent.take() {
-            Some(sent) if sent.seq == snapshot.seq => {
+            Some(sent) if sent.seq >= snapshot.seq => {
                 self.sent = Some(sent);
                 return Next::Nothing;
             }

@@ -166,6 +166,25 @@ fn a_removed_or_rekeyed_node_ends_its_stream() {
 }
 
 #[test]
+fn a_stream_that_fell_far_behind_is_sent_a_whole_map() {
+    let (mut world, [a, b, c]) = three();
+    let mut client = Client::of(&mut world, a);
+    client.poll(&world);
+    let first = world.snapshot();
+    world.ask(What::DeleteNode { node: b }).expect("granted");
+    world.ask(What::DeleteNode { node: c }).expect("granted");
+    for n in 0..1100 {
+        world.control.handle_map_request(a, &update(1, &format!("192.0.2.1:{}", n + 1), None));
+        world.control.publish();
+    }
+    let message = client.poll(&world).expect("a map");
+    assert!(message.derp_map.is_some(), "a whole map");
+    assert_eq!(message.peers_removed, [b, c], "an empty list of peers would say nothing");
+    assert!(client.held.as_ref().expect("a map").peers.is_empty());
+    assert!(matches!(client.session.next(&first, world.wall), Next::Nothing), "older pictures say nothing");
+}
+
+#[test]
 fn hidden_endpoints_are_shown_to_nobody() {
     let mut world = World::with(warren_control::Settings { hide_endpoints: true, ..settings() });
     let ann = world.user("ann");
