@@ -1,0 +1,209 @@
+//! The paths by which a node gets in, stays in and leaves. control-protocol.md §5.3–5.4.
+
+use std::time::Duration;
+
+use warren_crypto::UnixTime;
+use warren_node::{BackendState, Command, ControlEvent, Notice};
+
+use crate::rig::{Rig, answer, first_map, map, success};
+
+const PAGE: &str = "https://192.0.2.1/register/abc";
+
+#[test]
+fn a_key_gets_a_node_in_at_once() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.state(), BackendState::NeedsLogin);
+    let (id, request) = rig.up_with_key();
+    assert_eq!(request.auth.unwrap().auth_key.unwrap().expose(), "the-key");
+    assert_eq!((request.version.0, request.old_node_key), (113, None));
+    assert!(request.nl_key.is_some() && request.hostinfo.as_ref().unwrap().backend_log_id.len() == 64);
+    assert_eq!(request.hostinfo.unwrap().userspace, Some(true));
+    rig.say(id, success());
+    assert!(rig.notices().contains(&Notice::LoginFinished));
+    let asked = rig.asked();
+    let (stream, poll) = asked.stream.expect("a poll");
+    assert_eq!((poll.node_key, poll.stream, poll.compress.as_str()), (request.node_key, true, "zstd"));
+    assert!(asked.update.unwrap().1.omit_peers, "facts also go by a lite update");
+    assert_eq!(rig.state(), BackendState::Starting);
+    rig.say(stream, map(&first_map("")));
+    assert_eq!(rig.state(), BackendState::Running);
+    assert!(rig.notices().contains(&Notice::State(BackendState::Running)));
+}
+
+#[test]
+fn a_person_gets_a_node_in_by_a_page() {
+    let mut rig = Rig::new();
+    rig.up(None);
+    let (id, _) = rig.asked().register.unwrap();
+    rig.say(id, answer(|answer| answer.auth_url = PAGE.into()));
+    assert!(rig.notices().contains(&Notice::BrowseToUrl(PAGE.into())));
+    assert_eq!(rig.node.status(rig.now, rig.wall).auth_url, PAGE);
+    let (id, followup) = rig.asked().register.expect("the follow-up");
+    assert_eq!(followup.followup, PAGE);
+    rig.say(id, success());
+    assert!(rig.notices().contains(&Notice::LoginFinished));
+    assert!(rig.asked().stream.is_some());
+}
+
+#[test]
+fn the_same_page_again_is_no_progress_and_a_new_page_is_followed() {
+    let mut rig = Rig::new();
+    rig.up(None);
+    let (id, _) = rig.asked().register.unwrap();
+    rig.say(id, answer(|answer| answer.auth_url = PAGE.into()));
+    let (id, _) = rig.asked().register.unwrap();
+    rig.say(id, answer(|answer| answer.auth_url = PAGE.into()));
+    assert!(rig.asked().register.is_none(), "it waits first");
+    rig.pass(Duration::from_secs(1));
+    let (id, followup) = rig.asked().register.unwrap();
+    assert_eq!(followup.followup, PAGE);
+    rig.say(id, answer(|answer| answer.auth_url = "https://192.0.2.1/register/def".into()));
+    assert_eq!(rig.asked().register.unwrap().1.followup, "https://192.0.2.1/register/def");
+}
+
+#[test]
+fn what_the_server_says_is_shown_and_tried_again_ever_more_slowly() {
+    let mut rig = Rig::new();
+    let (mut id, _) = rig.up_with_key();
+    rig.notices();
+    let mut waits = Vec::new();
+    for _ in 0..70 {
+        rig.say(id, answer(|answer| answer.error = "invalid pre auth key".into()));
+        let failed_at = rig.now;
+        id = loop {
+            rig.pass(Duration::from_millis(5));
+            if let Some((id, _)) = rig.asked().register {
+                break id;
+            }
+        };
+        waits.push(rig.now - failed_at);
+    }
+    let errors =
+        rig.notices().into_iter().filter(|notice| *notice == Notice::Error("invalid pre auth key".into())).count();
+    assert_eq!(errors, 1, "the same words are news once");
+    assert!(waits[0] < Duration::from_millis(100));
+    assert!(
+        waits[60..].iter().all(|wait| *wait >= Duration::from_secs(14) && *wait <= Duration::from_secs(31)),
+        "{waits:?}"
+    );
+    assert!(rig.node.health(rig.now, rig.wall)[0].text.contains("invalid pre auth key"));
+}
+
+#[test]
+fn a_server_that_asks_to_wait_is_waited_for() {
+    let mut rig = Rig::new();
+    let (id, _) = rig.up_with_key();
+    let wait = Some(Duration::from_secs(90));
+    rig.say(id, ControlEvent::RegisterFailed { status: Some(429), text: String::new(), retry_after: wait });
+    rig.pass(Duration::from_secs(89));
+    assert!(rig.asked().register.is_none());
+    rig.pass(Duration::from_secs(2));
+    assert!(rig.asked().register.is_some());
+}
+
+#[test]
+fn an_expired_key_is_renewed_once_and_then_is_an_error() {
+    let mut rig = Rig::joined().restarted();
+    let (id, request) = rig.asked().register.unwrap();
+    rig.say(id, answer(|answer| answer.node_key_expired = true));
+    let asked = rig.asked();
+    let (id, renewed) = asked.register.expect("at once");
+    assert_ne!(renewed.node_key, request.node_key);
+    assert_eq!(renewed.old_node_key, Some(request.node_key));
+    rig.say(id, answer(|answer| answer.node_key_expired = true));
+    assert!(rig.asked().register.is_none(), "a new key that has expired is an error, not a loop");
+}
+
+#[test]
+fn a_new_key_is_on_disk_before_the_server_hears_of_it() {
+    let mut rig = Rig::joined();
+    rig.asked();
+    rig.command(Command::LoginInteractive).unwrap();
+    let mut written_first = false;
+    while let Some(action) = rig.node.poll_action() {
+        match action {
+            warren_node::Action::Persist(_) => written_first = true,
+            warren_node::Action::Control { .. } => break,
+            _ => {}
+        }
+    }
+    assert!(written_first);
+}
+
+#[test]
+fn signing_in_again_takes_a_new_key_when_it_succeeds_and_keeps_the_old_until_then() {
+    let mut rig = Rig::joined();
+    let before = rig.node.status(rig.now, rig.wall).node_key;
+    rig.command(Command::LoginInteractive).unwrap();
+    let (id, request) = rig.asked().register.unwrap();
+    assert_eq!(request.old_node_key, Some(before));
+    rig.say(id, answer(|answer| answer.auth_url = PAGE.into()));
+    assert_eq!(rig.node.status(rig.now, rig.wall).node_key, before);
+    let (id, followup) = rig.asked().register.unwrap();
+    assert_eq!(followup.node_key, request.node_key);
+    rig.say(id, success());
+    assert_eq!(rig.node.status(rig.now, rig.wall).node_key, request.node_key);
+}
+
+#[test]
+fn a_restart_in_the_middle_of_signing_in_again_keeps_the_node_in() {
+    let mut rig = Rig::joined();
+    let before = rig.node.status(rig.now, rig.wall).node_key;
+    rig.command(Command::LoginInteractive).unwrap();
+    let (_, request) = rig.asked().register.unwrap();
+    let mut rig = rig.restarted();
+    let (id, again) = rig.asked().register.unwrap();
+    assert_eq!(again.node_key, before, "the key that the server knows goes first");
+    rig.say(id, answer(|answer| answer.auth_url = PAGE.into()));
+    let (_, tried) = rig.asked().register.expect("the server took the new key just before we died");
+    assert_eq!((tried.node_key, tried.old_node_key), (request.node_key, Some(before)));
+}
+
+#[test]
+fn leaving_says_goodbye_forgets_the_key_and_stays_out() {
+    let mut rig = Rig::joined();
+    let before = rig.node.status(rig.now, rig.wall).node_key;
+    rig.command(Command::Logout).unwrap();
+    let asked = rig.asked();
+    let goodbye = asked.goodbye.unwrap();
+    assert_eq!((goodbye.node_key, goodbye.expiry), (before, Some(UnixTime::from_secs(123))));
+    assert_eq!(rig.state(), BackendState::NeedsLogin);
+    assert!(!rig.reaches("100.64.0.2") && rig.node.net_map().is_none());
+    let mut rig = rig.restarted();
+    assert!(rig.asked().register.is_none());
+    assert_ne!(rig.node.status(rig.now, rig.wall).node_key, before);
+}
+
+#[test]
+fn answers_to_questions_of_the_past_are_ignored() {
+    let mut rig = Rig::new();
+    let (old, _) = rig.up_with_key();
+    let (new, _) = rig.up_with_key();
+    assert_ne!(old, new);
+    rig.say(old, success());
+    assert!(rig.asked().stream.is_none());
+    rig.say(new, success());
+    assert!(rig.asked().stream.is_some());
+}
+
+#[test]
+fn a_machine_that_is_not_approved_waits_without_speaking_to_anyone() {
+    let mut rig = Rig::new();
+    let (id, _) = rig.up_with_key();
+    rig.say(id, success());
+    let (stream, _) = rig.asked().stream.unwrap();
+    rig.say(stream, map(&first_map("").replacen(r#""MachineAuthorized":true,"#, "", 1)));
+    assert_eq!(rig.state(), BackendState::NeedsMachineAuth);
+    assert!(!rig.reaches("100.64.0.2"));
+    rig.say(stream, map(&first_map("")));
+    assert!(rig.reaches("100.64.0.2"));
+}
+
+#[test]
+fn a_login_page_that_is_no_web_page_is_refused() {
+    let mut rig = Rig::new();
+    rig.up(None);
+    let (id, _) = rig.asked().register.unwrap();
+    rig.say(id, answer(|answer| answer.auth_url = "file:///etc/passwd".into()));
+    assert!(rig.notices().iter().all(|notice| !matches!(notice, Notice::BrowseToUrl(_))));
+}
