@@ -155,7 +155,7 @@ impl Client {
     }
 
     /// Queues a packet for a peer; the oldest of its kind makes room.
-    pub fn send(&mut self, to: &NodePublic, packet: &[u8], now: Instant) {
+    pub fn send(&mut self, to: NodePublic, packet: &[u8], now: Instant) {
         if packet.len() > frame::MAX_PACKET_BYTES {
             self.counters.dropped_size += 1;
             return;
@@ -165,7 +165,7 @@ impl Client {
             self.counters.dropped_rate += 1;
             return;
         }
-        if self.packets.push(Kind::of(packet), frame::encode_send_packet(to, packet)).is_some() {
+        if self.packets.push(Kind::of(packet), frame::encode_send_packet(&to, packet)).is_some() {
             self.counters.dropped_queue += 1;
         }
     }
@@ -176,15 +176,6 @@ impl Client {
         if !matches!(self.state, State::AwaitingKey) {
             self.tell_home();
         }
-    }
-
-    /// Asks the relay for a sign of life; the answer is [`Event::Pong`].
-    pub fn ping(&mut self) -> [u8; 8] {
-        let data = self.random.bytes();
-        if !matches!(self.state, State::AwaitingKey) {
-            self.control.push_back(frame::encode(frame::PING, &[&data]));
-        }
-        data
     }
 
     /// The next bytes to write: one whole frame.
@@ -208,8 +199,8 @@ impl Client {
     }
 
     /// When [`Client::handle_timeout`] wants to be called.
-    pub fn poll_timeout(&self) -> Instant {
-        self.deadline
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        Some(self.deadline)
     }
 
     pub fn is_connected(&self) -> bool {
@@ -263,9 +254,9 @@ impl Client {
     fn handle_connected(&mut self, kind: u8, payload: &[u8]) {
         match kind {
             frame::RECV_PACKET => {
-                if let Some((from, packet)) = frame::split_key(payload) {
+                if let Some((src, packet)) = frame::split_key(payload) {
                     self.counters.received += 1;
-                    self.events.push_back(Event::Packet { from, bytes: packet.to_vec() });
+                    self.events.push_back(Event::Packet { src, bytes: packet.to_vec() });
                 }
             }
             frame::PEER_GONE => {
@@ -276,11 +267,6 @@ impl Client {
             frame::PING => {
                 if let (Some(data), true) = (payload.first_chunk::<8>(), self.pongs.len() < PONGS) {
                     self.pongs.push_back(*data);
-                }
-            }
-            frame::PONG => {
-                if let Some(data) = payload.first_chunk::<8>() {
-                    self.events.push_back(Event::Pong { data: *data });
                 }
             }
             frame::HEALTH => {
@@ -306,7 +292,7 @@ fn treat(kind: u8) -> Treatment {
     match kind {
         frame::SERVER_KEY => Treatment::Read { most: 1024 },
         frame::SERVER_INFO => Treatment::Read { most: login::MAX_SERVER_INFO_BYTES },
-        frame::RECV_PACKET | frame::PEER_GONE | frame::PING | frame::PONG | frame::HEALTH | frame::RESTARTING => {
+        frame::RECV_PACKET | frame::PEER_GONE | frame::PING | frame::HEALTH | frame::RESTARTING => {
             Treatment::Read { most: frame::MAX_CLIENT_FRAME_BYTES }
         }
         frame::KEEP_ALIVE => Treatment::Read { most: 1024 },
@@ -367,7 +353,7 @@ mod tests {
     fn a_silent_relay_is_given_up_after_ten_seconds_of_login() {
         let now = start();
         let mut client = client(now);
-        assert_eq!(client.poll_timeout(), now + Duration::from_secs(10));
+        assert_eq!(client.poll_timeout(), Some(now + Duration::from_secs(10)));
         assert_eq!(client.handle_timeout(now + Duration::from_secs(9)), Ok(()));
         assert_eq!(client.handle_timeout(now + Duration::from_secs(10)), Err(ClientError::Silent));
     }
@@ -376,7 +362,7 @@ mod tests {
     fn nothing_leaves_before_the_relay_has_shown_its_key() {
         let now = start();
         let mut client = client(now);
-        client.send(&NodePublic::from_bytes([3; 32]), b"early", now);
+        client.send(NodePublic::from_bytes([3; 32]), b"early", now);
         assert_eq!(client.poll_transmit(), None);
         let relay = RelaySecret::from_seed([4; 32]).public();
         client.handle_bytes(&frame::encode_server_key(&relay), now).unwrap();

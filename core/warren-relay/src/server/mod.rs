@@ -71,6 +71,8 @@ pub enum CloseReason {
     MeshOnly,
     #[error("not admitted")]
     Refused,
+    #[error("no longer admitted")]
+    Revoked,
     #[error("sent too much before it was admitted")]
     Impatient,
 }
@@ -207,6 +209,13 @@ impl Server {
             for to in told {
                 self.push_gone(to, member.key, GoneReason::Disconnected);
             }
+        }
+    }
+
+    /// A key may no longer be here: every connection of it ends.
+    pub fn revoke(&mut self, key: &NodePublic) {
+        while let Some(id) = self.members.active(key) {
+            self.close(id, CloseReason::Revoked);
         }
     }
 

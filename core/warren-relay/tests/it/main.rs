@@ -16,8 +16,8 @@ fn two_clients_exchange_packets_and_the_relay_counts_disco_apart() {
     room.send(a, 2, b"hello");
     room.send(b, 1, &disco_packet());
     room.settle();
-    assert_eq!(room.events(b), [Event::Packet { from: key(1), bytes: b"hello".to_vec() }]);
-    assert_eq!(room.events(a), [Event::Packet { from: key(2), bytes: disco_packet() }]);
+    assert_eq!(room.events(b), [Event::Packet { src: key(1), bytes: b"hello".to_vec() }]);
+    assert_eq!(room.events(a), [Event::Packet { src: key(2), bytes: disco_packet() }]);
     let counters = room.server.counters();
     assert_eq!((counters.other.sent.frames, counters.other.sent.bytes), (1, 5));
     assert_eq!((counters.disco.received.frames, counters.disco.sent.bytes), (1, 62));
@@ -56,7 +56,7 @@ fn what_a_client_sends_before_it_is_admitted_is_delivered_after() {
     assert_eq!(room.events(b), []);
     room.answer_held();
     room.settle();
-    assert_eq!(room.events(b), [Event::Packet { from: key(1), bytes: b"early".to_vec() }]);
+    assert_eq!(room.events(b), [Event::Packet { src: key(1), bytes: b"early".to_vec() }]);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_slow_receiver_loses_its_oldest_packets_and_delays_nobody() {
     room.resume(slow);
     room.settle();
     let first = room.events(slow).into_iter().next();
-    assert_eq!(first, Some(Event::Packet { from: key(1), bytes: vec![68] }));
+    assert_eq!(first, Some(Event::Packet { src: key(1), bytes: vec![68] }));
 }
 
 #[test]
@@ -165,14 +165,23 @@ fn the_relay_counts_homes_and_answers_pings() {
     room.settle();
     room.events(a);
     assert_eq!(room.server.counters().homes, 1);
-    let data = room.client(a).ping();
-    room.settle();
-    assert_eq!(room.events(a), [Event::Pong { data }]);
+    room.raw(a, &[&[0x12, 0, 0, 0, 8][..], b"are you?"].concat());
+    assert_eq!(room.server.poll_transmit(a), Some([&[0x13, 0, 0, 0, 8][..], b"are you?"].concat()));
     room.client(a).note_preferred(false);
     room.settle();
     assert_eq!(room.server.counters().homes, 0);
     room.leave(a);
     assert_eq!((room.server.counters().homes, room.server.counters().clients), (0, 0));
+}
+
+#[test]
+fn a_key_that_is_revoked_is_cut_off_on_every_connection_and_others_stay() {
+    let mut room = Room::new();
+    let (a, again, b) = (room.join(1), room.join(1), room.join(2));
+    room.server.revoke(&key(1));
+    room.settle();
+    assert_eq!((room.closed(a), room.closed(again)), (Some(CloseReason::Revoked), Some(CloseReason::Revoked)));
+    assert_eq!(room.closed(b), None);
 }
 
 #[test]

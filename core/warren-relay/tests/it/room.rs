@@ -87,7 +87,7 @@ impl Room {
 
     pub fn send(&mut self, from: ConnId, to: u8, packet: &[u8]) {
         let now = self.now;
-        self.client(from).send(&key(to), packet, now);
+        self.client(from).send(key(to), packet, now);
     }
 
     pub fn raw(&mut self, from: ConnId, bytes: &[u8]) {
