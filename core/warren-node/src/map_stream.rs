@@ -115,6 +115,8 @@ impl Node {
         let is_first = !started && map.is_some();
         if let Some(map) = map {
             self.profile_mut().map = Some(CachedMap { map, at: time });
+            // A sign of life tells the time, by which keys end at another moment than we thought.
+            self.plan_due = true;
         }
         let started = started || is_first;
         self.login = Login::Polling { id, started, silent_at: now + WATCHDOG };

@@ -79,6 +79,8 @@ pub struct Node {
     pub(crate) next_ping: u64,
     // what was derived and told
     pub(crate) plan: Plan,
+    /// Wishes, map or identity may have changed since the plan was made.
+    pub(crate) plan_due: bool,
     host_told: bool,
     state_told: Option<BackendState>,
     health_told: Vec<HealthItem>,
@@ -128,6 +130,7 @@ impl Node {
             pings: BTreeMap::new(),
             next_ping: 0,
             plan: plan(&Prefs::default(), None, wall, setup.mtu),
+            plan_due: true,
             host_told: false,
             state_told: None,
             health_told: Vec::new(),
@@ -175,6 +178,7 @@ impl Node {
                 Ok(Reply::Done)
             }
         };
+        self.plan_due = true;
         self.settle(now, wall);
         reply
     }
@@ -214,9 +218,11 @@ impl Node {
         self.settle(now, wall);
     }
 
-    /// To be called when packets went through [`Node::engine_mut`], so that their news is heard.
+    /// To be called when packets went through [`Node::engine_mut`], so that their news is heard; cheap when there is none.
     pub fn handle_engine(&mut self, now: Instant, wall: UnixTime) {
-        self.settle(now, wall);
+        if self.hear_engine(now) {
+            self.settle(now, wall);
+        }
     }
 
     /// Time has passed.
@@ -372,6 +378,7 @@ impl Node {
 
     pub(crate) fn use_identity(&mut self, now: Instant) {
         let (node, disco) = (self.profile().keys.node.clone(), self.state.disco.clone());
+        self.plan_due = true;
         let random = self.random.fork();
         self.data.set_identity(&node, &disco, random, now);
     }
@@ -406,8 +413,13 @@ impl Node {
         self.tell_state(now, wall);
     }
 
+    /// Plans anew if something changed, or if the clock (of whatever cause) has passed the end of a key.
     fn apply_plan(&mut self, now: Instant, wall: UnixTime) {
         let time = self.clock.time(now, wall);
+        let key_ended = self.plan.next_expiry.is_some_and(|expiry| expiry <= time);
+        if !std::mem::take(&mut self.plan_due) && !key_ended {
+            return;
+        }
         let profile = self.profile();
         let registered = profile.keys.registered;
         let map = profile.map.as_ref().map(|cached| &cached.map).filter(|_| registered);

@@ -61,9 +61,11 @@ impl Node {
         Reply::Ping(PingNumber(self.next_ping))
     }
 
-    /// Hears everything that the engine has to say.
-    pub(crate) fn hear_engine(&mut self, now: Instant) {
+    /// Hears everything that the engine has to say; whether there was anything.
+    pub(crate) fn hear_engine(&mut self, now: Instant) -> bool {
+        let mut heard = false;
         while let Some(event) = self.data.poll_event() {
+            heard = true;
             match event {
                 EngineEvent::Path(event) => self.handle_path(event, now),
                 EngineEvent::InnerPong { id, hop, latency, .. } => {
@@ -77,6 +79,7 @@ impl Node {
                 | EngineEvent::DiscoKeySaid { .. } => {}
             }
         }
+        heard
     }
 
     fn handle_path(&mut self, event: PathEvent, now: Instant) {

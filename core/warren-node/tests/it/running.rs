@@ -237,3 +237,26 @@ fn the_same_inputs_give_the_same_outputs() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn who_signs_in_again_keeps_running_meanwhile() {
+    let mut rig = Rig::joined();
+    rig.command(Command::LoginInteractive).unwrap();
+    let (id, _) = rig.asked().register.unwrap();
+    rig.say(id, crate::rig::answer(|answer| answer.auth_url = "https://192.0.2.1/register/x".into()));
+    assert_eq!(rig.state(), BackendState::Running);
+    assert!(rig.reaches("100.64.0.2"));
+}
+
+#[test]
+fn a_peer_that_the_stream_takes_away_is_gone_from_the_engine() {
+    let mut rig = Rig::new();
+    let (id, _) = rig.up_with_key();
+    rig.say(id, success());
+    let (stream, _) = rig.asked().stream.unwrap();
+    rig.say(stream, map(&first_map("")));
+    rig.asked();
+    rig.say(stream, map(r#"{"PeersRemoved":[2]}"#));
+    assert!(!rig.reaches("100.64.0.2"));
+    assert!(rig.disk.is_some() && rig.node.net_map().unwrap().peers.is_empty());
+}
