@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use warren_crypto::{NodePublic, Random};
+use warren_crypto::NodePublic;
 use warren_filter::{Filter, RuleProblem};
 use warren_ip::offload::Joiner;
 use warren_ip::{Prefix, PrefixMap};
-use warren_path::{Paths, PathsConfig, PeerConfig};
+use warren_path::PeerConfig;
 
 use crate::config::{Delivery, EngineConfig, EngineIdentity, EnginePeer};
 use crate::counters::DropReason;
@@ -43,18 +43,13 @@ impl Engine {
         problems
     }
 
-    /// The node's own keys were rotated: configuration stays, every session and path begins anew.
-    pub fn replace_identity(&mut self, identity: EngineIdentity, random: Random, now: Instant) {
-        if identity.disco.public() == self.disco_public {
-            self.paths.set_node_key(identity.node.public());
-        } else {
-            // The shell names its sockets again after this: a new value knows none.
-            let config = PathsConfig { node: identity.node.public(), disco: identity.disco.clone(), random };
-            self.paths = Paths::new(config, now);
-            self.paths.set_peers(path_peers(&self.config.peers), now);
-            self.paths.set_relay_map(self.config.relay_map.clone(), now);
+    /// The node's own keys were rotated: configuration and paths stay, every session begins anew.
+    pub fn replace_identity(&mut self, identity: EngineIdentity, now: Instant) {
+        self.paths.set_node_key(identity.node.public());
+        if identity.disco.public() != self.disco_public {
+            self.disco_public = identity.disco.public();
+            self.paths.set_disco(identity.disco);
         }
-        self.disco_public = identity.disco.public();
         self.wireguard.replace_secret(identity.node, now);
     }
 

@@ -21,6 +21,9 @@ use crate::pool::Pool;
 const STAGED_BURSTS: usize = 128;
 const STAGED_BYTES: usize = 1 << 20;
 
+/// While the pool holds this many buffers, others go to the joiner.
+const JOINER_LEFT: usize = 32;
+
 /// Used where the configuration names none.
 const DEFAULT_MTU: usize = 1280;
 
@@ -209,12 +212,22 @@ impl Engine {
 
     /// Gives back a buffer that was sent or written.
     pub fn recycle(&mut self, buffer: Vec<u8>) {
-        self.pool.give(buffer);
+        // The joiner collects into buffers of its own; what was written to the device comes back here.
+        match &mut self.joiner {
+            Some(joiner) if self.pool.len() >= JOINER_LEFT => joiner.recycle(buffer),
+            _ => self.pool.give(buffer),
+        }
     }
 
     /// An empty buffer with room for the largest read.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.pool.take()
+    }
+
+    /// How many buffers lie ready.
+    #[must_use]
+    pub fn spare_buffers(&self) -> usize {
+        self.pool.len()
     }
 
     /// The wall clock says `wall` at `now` (it was set, or corrected).

@@ -163,7 +163,9 @@ impl Engine {
                 self.take_pong(InnerPing::Tsmp, &data, peer, from, now);
             }
             Tsmp::DiscoKey(key) => {
-                self.events.push_back(EngineEvent::DiscoKeySaid { peer, key: DiscoPublic::from_bytes(key) });
+                let key = DiscoPublic::from_bytes(key);
+                self.paths.disco_advertised(&peer, key, now);
+                self.events.push_back(EngineEvent::DiscoKeySaid { peer, key });
             }
             Tsmp::Rejected { dst_port, is_tentative: false, .. } => {
                 self.events.push_back(EngineEvent::ConnectionRefused { peer, addr: packet.src(), port: dst_port });

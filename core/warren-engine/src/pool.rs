@@ -15,6 +15,10 @@ impl Pool {
         self.0.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Takes a buffer back; small ones are not worth keeping.
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
         if buffer.capacity() >= BUFFER_BYTES && self.0.len() < KEPT {

@@ -1,6 +1,7 @@
 //! Our indices: random, so that they say nothing about us, and unique among handshakes and key pairs.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use warren_crypto::Random;
 
@@ -12,8 +13,8 @@ impl IndexTable {
     pub(crate) fn allocate(&mut self, peer: usize, random: &mut Random) -> u32 {
         loop {
             let index = random.u32();
-            if !self.0.contains_key(&index) {
-                self.0.insert(index, peer);
+            if let Entry::Vacant(free) = self.0.entry(index) {
+                free.insert(peer);
                 return index;
             }
         }
