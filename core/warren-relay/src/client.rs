@@ -35,7 +35,7 @@ pub enum Event {
         relay: RelayPublic,
     },
     Packet {
-        from: NodePublic,
+        src: NodePublic,
         bytes: Vec<u8>,
     },
     PeerGone {
@@ -48,10 +48,6 @@ pub enum Event {
     Restarting {
         reconnect_in: Duration,
         try_for: Duration,
-    },
-    /// The answer to [`Client::ping`].
-    Pong {
-        data: [u8; 8],
     },
 }
 
