@@ -1,1 +1,40 @@
-//! The operators' API: the matching part of headscale's REST v1, over an admin socket.
+//! Admin API: what operators and their scripts ask of a control server.
+//!
+//! HTTP/1.1 with JSON below [`BASE_PATH`], on the server's admin socket. Paths, field names and the habit of writing
+//! ids as decimal text are the matching part of headscale's REST v1, so that scripts move over; what only our server
+//! knows has a path or field of its own, marked "ours". An error is `application/problem+json` ([`Problem`]).
+//!
+//! | method and path | asks for | answers |
+//! |---|---|---|
+//! | GET `health` | – | [`Health`] |
+//! | GET `user?id=&name=&email=` | – | `{users}` |
+//! | POST `user` | [`CreateUser`] | `{user}` |
+//! | POST `user/{id}/rename/{name}` · DELETE `user/{id}` | – | `{user}` · `{}` |
+//! | GET `node?user=` · GET `node/{id}` | – | `{nodes}` · `{node}` |
+//! | DELETE `node/{id}` | – | `{}` |
+//! | POST `node/{id}/expire` | [`ExpireNode`] | `{node}` |
+//! | POST `node/{id}/rename/{name}` | – | `{node}` |
+//! | POST `node/{id}/tags` · `node/{id}/approve_routes` | [`SetTags`] · [`ApproveRoutes`] | `{node}` |
+//! | GET `preauthkey` | – | `{preAuthKeys}` |
+//! | POST `preauthkey` | [`CreateKey`] | `{preAuthKey}`: the only answer that has the whole key |
+//! | POST `preauthkey/expire` · DELETE `preauthkey?id=` | [`ExpireKey`] · – | `{}` |
+//! | GET `policy` · PUT `policy` · POST `policy/check` | – · [`SetPolicy`] · [`SetPolicy`] | [`Policy`] · [`Policy`] · [`PolicyCheck`] |
+//! | GET `auth` (ours) | – | `{waiting}` |
+//! | POST `auth/register` | [`RegisterMachine`] | `{node}` |
+//! | POST `auth/approve` · `auth/reject` | [`AuthRequest`] | `{}` |
+
+mod client;
+mod shapes;
+
+pub use client::{AdminError, Client};
+pub use shapes::{
+    ApproveRoutes, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, KeyAnswer, KeysAnswer, Node,
+    NodeAnswer, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, SetPolicy, SetTags, User,
+    UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
+};
+
+/// Prefix of every path of this contract.
+pub const BASE_PATH: &str = "/api/v1/";
+
+/// The `Host` that our client names; the server accepts no other on its socket (nor one from a web page).
+pub const HOST: &str = "local-warren-control.sock";

@@ -1,9 +1,30 @@
 //! How bytes cross the process edge: UDP batches, TLS and HTTP, Noise and relay streams, local sockets.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`udp`] | datagrams in bursts |
+//! | [`listener`] | the one public port, TLS and plain side by side, with caps ([`door`](listener::Caps)) and deadlines |
+//! | [`routes`] | which handler answers which path; services merge their tables |
+//! | [`answer`] | small answers, and request bodies with a cap and a deadline |
+//! | [`http_upgrade`] | connections that become something else, both ends |
+//! | [`noise_stream`], [`control_dial`] | the control channel as a stream, and how a node gets one |
+//! | [`relay_stream`] | relay connections |
+//! | [`tls`] | certificates and whom to trust |
+//! | [`local_socket`] | Unix sockets and the kernel's word for who calls |
+//!
+//! What it is not: nothing here decides. It has no retry, no back-off and no policy; deadlines that only a transport can
+//! know are here, all others are the caller's.
 
+pub mod answer;
+pub mod control_dial;
+mod door;
 pub mod http_upgrade;
 pub mod listener;
 pub mod local_socket;
 pub mod noise_stream;
 pub mod relay_stream;
+pub mod routes;
 pub mod tls;
 pub mod udp;
+
+pub use control_dial::{ControlStream, DialError, DialOptions, FetchKeyError, dial_control, fetch_server_key};

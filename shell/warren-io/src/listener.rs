@@ -1,1 +1,243 @@
-//! One listener, plain and TLS on the same port: a first byte of 0x16 begins TLS.
+//! The one public port: TLS and plain HTTP/1.1 side by side, with caps and deadlines.
+//!
+//! ```text
+//! accept ── first byte ──┬── 0x16 ──▶ TLS handshake ──┐
+//!                        └── other ───────────────────┴──▶ HTTP/1.1 request ──▶ routes ──▶ answer, or an upgrade
+//! ```
+//!
+//! A TLS record of type handshake begins with 0x16, which no HTTP method does. So plain control and a relay that is
+//! always TLS live on one port, without rights to more.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::answer::{self, Body};
+pub use crate::door::{Caps, Ticket};
+use crate::door::Door;
+use crate::routes::Routes;
+
+/// Until the first byte has come and, with TLS, the handshake is done. Clients that open a connection before they need
+/// it (the official Rust client does) need it within a second.
+const OPENING: Duration = Duration::from_secs(20);
+
+/// For the head of one request, from the end of the one before: an idle connection is closed after it too.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// Largest head of a request, and so the memory that one unfinished head can hold.
+const LARGEST_HEAD: usize = 16 << 10;
+
+/// A peer that vanished without a word is noticed when this has passed without an acknowledgement.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+/// Who made a request on a public port.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The address that the connection came from. Headers that claim another are not believed.
+    pub address: SocketAddr,
+    /// Whether it came by TLS.
+    pub is_tls: bool,
+    /// Keep it as long as an upgraded stream lives, so that it goes on counting.
+    pub ticket: Arc<Ticket>,
+}
+
+/// Why a port cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program has it.
+    #[error("{address} is taken: another program listens there; stop it or choose another port")]
+    InUse {
+        /// As asked for.
+        address: SocketAddr,
+    },
+    /// Low ports need rights.
+    #[error("{address}: listening on a port below 1024 needs root or the capability CAP_NET_BIND_SERVICE")]
+    NotAllowed {
+        /// As asked for.
+        address: SocketAddr,
+    },
+    /// No interface has the address.
+    #[error("{address}: this machine has no such address")]
+    NotHere {
+        /// As asked for.
+        address: SocketAddr,
+    },
+    /// The operating system's own words.
+    #[error("listen on {address}")]
+    Os {
+        /// As asked for.
+        address: SocketAddr,
+        /// Its reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Listens on `address`; port 0 is any. `[::]` also takes IPv4. Needs a tokio runtime.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let open = || {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking().cloexec(), None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(4096)?; // cut down by net.core.somaxconn
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(|source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { address },
+        io::ErrorKind::PermissionDenied => BindError::NotAllowed { address },
+        io::ErrorKind::AddrNotAvailable => BindError::NotHere { address },
+        _ => BindError::Os { address, source },
+    })
+}
+
+/// Answers connections by `routes` until `shutdown` turns true, then drops those that are still in HTTP. Upgraded
+/// streams belong to whoever took them over.
+///
+/// Without `tls`, a connection that begins TLS is closed. Dropping the future drops everything, as shutdown does.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Arc<Routes<Peer>>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    caps: Caps,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let door = Door::new(caps);
+    let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = shutdown.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let (ticket, evicted) = door.enter(address.ip());
+                let attended = attend(stream, address, ticket, Arc::clone(&routes), acceptor.clone());
+                connections.spawn(until_evicted(attended, evicted));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Out of file descriptors, most likely: the oldest idler pays, and others will come free.
+                tracing::warn!(%error, "a connection could not be accepted");
+                door.make_room();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    connections.shutdown().await;
+}
+
+async fn until_evicted(attended: impl Future<Output = ()>, evicted: oneshot::Receiver<()>) {
+    let evicted = async {
+        if evicted.await.is_err() {
+            std::future::pending::<()>().await; // grown up: nobody sends it away any more
+        }
+    };
+    tokio::select! {
+        () = attended => {}
+        () = evicted => {}
+    }
+}
+
+async fn attend(
+    stream: TcpStream,
+    address: SocketAddr,
+    ticket: Arc<Ticket>,
+    routes: Arc<Routes<Peer>>,
+    acceptor: Option<tokio_rustls::TlsAcceptor>,
+) {
+    prepare(&stream);
+    let opened = tokio::time::timeout(OPENING, async {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        match (first[0], acceptor) {
+            (0x16, Some(acceptor)) => Ok(Opened::Tls(Box::new(acceptor.accept(stream).await?))),
+            (0x16, None) => Err(io::ErrorKind::Unsupported.into()),
+            _ => Ok(Opened::Plain(stream)),
+        }
+    });
+    // Whatever goes wrong here is the other side's doing, and everybody may do it: not a line in the log.
+    let Ok(Ok(opened)) = opened.await else { return };
+    match opened {
+        Opened::Plain(stream) => speak(stream, Peer { address, is_tls: false, ticket }, routes).await,
+        Opened::Tls(stream) => speak(*stream, Peer { address, is_tls: true, ticket }, routes).await,
+    }
+}
+
+enum Opened {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+}
+
+async fn speak<T>(stream: T, peer: Peer, routes: Arc<Routes<Peer>>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let (peer, routes) = (peer.clone(), Arc::clone(&routes));
+        async move { Ok::<_, Infallible>(answer(request, peer, &routes).await) }
+    });
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(LARGEST_HEAD);
+    // An error is the client's: it left, or sent something that is not HTTP.
+    let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+}
+
+async fn answer(request: Request<Incoming>, peer: Peer, routes: &Routes<Peer>) -> Response<Body> {
+    let mut response = if peer.ticket.grow() {
+        routes.answer(request, peer).await
+    } else {
+        let mut full = answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many connections; try again later");
+        full.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        full
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"),
+        ] {
+            response.headers_mut().entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
+        }
+    }
+    response
+}
+
+/// Options that make no difference to correctness, so a refusal is not an error.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new().with_time(UNACKNOWLEDGED).with_interval(Duration::from_secs(15));
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
+
+/// Errors of `accept` that speak of the connection which was about to be accepted, not of the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,303 @@
+//! The JSON of the admin API. Every field that a client may leave out has a default; unknown fields are ignored.
+
+use serde::{Deserialize, Serialize};
+use warren_crypto::UnixTime;
+
+/// Whether the server works.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Health {
+    /// Whether the database takes writes.
+    pub database_connectivity: bool,
+}
+
+/// A person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct User {
+    /// Decimal number.
+    pub id: String,
+    /// Short name, unique.
+    pub name: String,
+    /// When the record was made.
+    pub created_at: Option<UnixTime>,
+    /// What people read; may be empty.
+    pub display_name: String,
+    /// May be empty.
+    pub email: String,
+    /// The identity provider's own name for the person; empty for people made here.
+    pub provider_id: String,
+    /// Who vouches for the person; `local` for people made here.
+    pub provider: String,
+    /// URL of a picture; may be empty.
+    pub profile_pic_url: String,
+}
+
+/// A device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Node {
+    /// Decimal number.
+    pub id: String,
+    /// `mkey:` and hex.
+    pub machine_key: String,
+    /// `nodekey:` and hex.
+    pub node_key: String,
+    /// `discokey:` and hex; empty before the node said one.
+    pub disco_key: String,
+    /// IPv4 first.
+    pub ip_addresses: Vec<String>,
+    /// The machine's own host name.
+    pub name: String,
+    /// The owner. For a tagged node the pseudo user `tagged-devices`.
+    pub user: User,
+    /// When it was last connected; `None` before the first time.
+    pub last_seen: Option<UnixTime>,
+    /// When its key expires; `None` is never.
+    pub expiry: Option<UnixTime>,
+    /// The key that it joined with, secret left out.
+    pub pre_auth_key: Option<PreAuthKey>,
+    /// When it registered first.
+    pub created_at: Option<UnixTime>,
+    /// `REGISTER_METHOD_AUTH_KEY` or `REGISTER_METHOD_CLI`.
+    pub register_method: String,
+    /// First label of its name in the network.
+    pub given_name: String,
+    /// Whether its map stream is open.
+    pub online: bool,
+    /// Prefixes that an operator approved.
+    pub approved_routes: Vec<String>,
+    /// Prefixes that the node announces.
+    pub available_routes: Vec<String>,
+    /// Prefixes that the node serves: both of the above.
+    pub subnet_routes: Vec<String>,
+    /// Each `tag:` and a name.
+    pub tags: Vec<String>,
+    /// Ours: whether its key has expired.
+    pub expired: bool,
+    /// Ours: whether it goes when it has been away for a while.
+    pub ephemeral: bool,
+}
+
+/// A key that lets machines join.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PreAuthKey {
+    /// Whose the nodes will be; `None` for a key that only gives tags.
+    pub user: Option<User>,
+    /// Decimal number.
+    pub id: String,
+    /// The text for `--auth-key`, once, in the answer to its creation; else with `***` for the secret part.
+    pub key: String,
+    /// Good for more than one machine.
+    pub reusable: bool,
+    /// Nodes go when they have been away for a while.
+    pub ephemeral: bool,
+    /// At least one machine has joined with it.
+    pub used: bool,
+    /// `None` is never.
+    pub expiration: Option<UnixTime>,
+    /// When it was made.
+    pub created_at: Option<UnixTime>,
+    /// Tags of the nodes.
+    pub acl_tags: Vec<String>,
+}
+
+/// Who may reach whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Policy {
+    /// HuJSON; empty when there is none, and then everyone reaches everyone.
+    pub policy: String,
+    /// When it came into force.
+    pub updated_at: Option<UnixTime>,
+    /// Ours: what has no effect yet and what means nobody, one line each; only in the answer to a change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Ours: what there is to say about a policy that would be accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyCheck {
+    /// What has no effect yet and what means nobody, one line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Ours: a machine that waits to be let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WaitingMachine {
+    /// What `auth/register` asks for.
+    pub auth_id: String,
+    /// Its host name, as it says.
+    pub hostname: String,
+    /// Its operating system, as it says.
+    pub os: String,
+    /// `mkey:` and hex, proven.
+    pub machine_key: String,
+    /// Since when it waits.
+    pub since: Option<UnixTime>,
+}
+
+/// What went wrong, for a program and for a person (RFC 9457).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// The HTTP status's own words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// Wish for a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CreateUser {
+    /// Short name, unique.
+    pub name: String,
+    /// May be empty.
+    pub display_name: String,
+    /// May be empty.
+    pub email: String,
+    /// May be empty.
+    pub picture_url: String,
+}
+
+/// Wish for a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CreateKey {
+    /// Decimal id or (ours) name; empty for a key that only gives tags.
+    pub user: String,
+    /// Good for more than one machine.
+    pub reusable: bool,
+    /// Nodes go when they have been away for a while.
+    pub ephemeral: bool,
+    /// `None` is never.
+    pub expiration: Option<UnixTime>,
+    /// Tags of the nodes.
+    pub acl_tags: Vec<String>,
+}
+
+/// Ends a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExpireKey {
+    /// Decimal number.
+    pub id: String,
+}
+
+/// When a node's key expires: at once if nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExpireNode {
+    /// A time, past or future.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<UnixTime>,
+    /// Never.
+    pub disable_expiry: bool,
+}
+
+/// The whole set of tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetTags {
+    /// Each `tag:` and a name.
+    pub tags: Vec<String>,
+}
+
+/// The whole set of approved routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ApproveRoutes {
+    /// Prefixes.
+    pub routes: Vec<String>,
+}
+
+/// A policy to put in force or to check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetPolicy {
+    /// HuJSON.
+    pub policy: String,
+}
+
+/// Lets a waiting machine in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RegisterMachine {
+    /// Name or (ours) decimal id of the owner.
+    pub user: String,
+    /// From the page that the machine was sent to.
+    pub auth_id: String,
+}
+
+/// Speaks of a waiting machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthRequest {
+    /// From the page that the machine was sent to.
+    pub auth_id: String,
+}
+
+macro_rules! answer {
+    ($(#[$doc:meta])* $name:ident { $field:ident: $type:ty }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            /// What was asked for.
+            pub $field: $type,
+        }
+    };
+}
+
+answer!(/// `{user}`
+    UserAnswer { user: User });
+answer!(/// `{users}`
+    UsersAnswer { users: Vec<User> });
+answer!(/// `{node}`
+    NodeAnswer { node: Node });
+answer!(/// `{nodes}`
+    NodesAnswer { nodes: Vec<Node> });
+answer!(/// `{preAuthKey}`
+    KeyAnswer { pre_auth_key: PreAuthKey });
+answer!(/// `{preAuthKeys}`
+    KeysAnswer { pre_auth_keys: Vec<PreAuthKey> });
+answer!(/// `{waiting}`
+    WaitingAnswer { waiting: Vec<WaitingMachine> });
+
+/// `{}`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_named_as_headscale_names_them() {
+        let key = PreAuthKey { id: "7".into(), acl_tags: vec!["tag:web".into()], ..PreAuthKey::default() };
+        let json = serde_json::to_value(KeyAnswer { pre_auth_key: key }).expect("plain data");
+        let key = &json["preAuthKey"];
+        assert_eq!(key["id"], "7");
+        assert_eq!(key["aclTags"][0], "tag:web");
+        assert!(key["createdAt"].is_null());
+        let node = serde_json::to_value(Node::default()).expect("plain data");
+        for field in ["machineKey", "ipAddresses", "givenName", "registerMethod", "approvedRoutes", "preAuthKey"] {
+            assert!(node.get(field).is_some(), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_request_may_leave_out_what_it_does_not_mean() {
+        let key: CreateKey = serde_json::from_str(r#"{"user":"1","expiration":"2026-01-01T00:00:00Z"}"#).expect("valid");
+        assert_eq!((key.user.as_str(), key.reusable, key.expiration), ("1", false, Some(UnixTime::from_secs(1_767_225_600))));
+        let expire: ExpireNode = serde_json::from_str("{}").expect("valid");
+        assert_eq!(expire, ExpireNode::default());
+    }
+}
