@@ -1,0 +1,7 @@
+//! Pairs of [`warren_path::Paths`] on a simulated internet, with a stand-in for relay and control server.
+
+mod believed;
+mod faults;
+mod matrix;
+mod reasons;
+mod world;
