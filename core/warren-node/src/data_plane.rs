@@ -43,13 +43,13 @@ impl DataPlane {
     }
 
     /// Takes another node key; sessions under the old one end.
-    pub fn set_identity(&mut self, node: &NodeSecret, disco: &DiscoSecret, random: Random, now: Instant) {
+    pub fn set_identity(&mut self, node: &NodeSecret, disco: &DiscoSecret, now: Instant) {
         if self.own_key == node.public() {
             return;
         }
         self.own_key = node.public();
         let identity = EngineIdentity { node: node.clone(), disco: disco.clone() };
-        self.engine.replace_identity(identity, random, now);
+        self.engine.replace_identity(identity, now);
         // The peers are told again, under the new key.
         self.told = None;
     }

@@ -284,6 +284,11 @@ impl Node {
         &self.data.engine
     }
 
+    /// The secret behind our node key, by which relays know us.
+    pub fn node_secret(&self) -> &warren_crypto::NodeSecret {
+        &self.profile().keys.node
+    }
+
     /// Wishes of the active profile.
     pub fn prefs(&self) -> &Prefs {
         &self.profile().prefs
@@ -379,8 +384,7 @@ impl Node {
     pub(crate) fn use_identity(&mut self, now: Instant) {
         let (node, disco) = (self.profile().keys.node.clone(), self.state.disco.clone());
         self.plan_due = true;
-        let random = self.random.fork();
-        self.data.set_identity(&node, &disco, random, now);
+        self.data.set_identity(&node, &disco, now);
     }
 
     pub(crate) fn persist_now(&mut self) {

@@ -1,0 +1,103 @@
+//! Opening streams as the node: by the user-space stack or by the host's own, by name or address.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use warren_node::mesh_ranges;
+
+use crate::event_loop::Input;
+use crate::inbox::Inbox;
+use crate::socks5::{Dial, DialError, Target};
+
+/// Both directions of an opened connection.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// An opened connection. Dropping it closes both directions.
+pub type MeshStream = Box<dyn Duplex>;
+
+/// One address of a name; the first packets may have to wait for a handshake by a relay.
+const DIAL_PATIENCE: Duration = Duration::from_secs(15);
+
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    inbox: Inbox<Input>,
+    userspace: bool,
+}
+
+impl Dialer {
+    pub(crate) fn new(inbox: Inbox<Input>, userspace: bool) -> Self {
+        Self { inbox, userspace }
+    }
+
+    /// Tries the target's addresses in order; the last failure is the answer.
+    pub(crate) async fn open(&self, target: Target) -> Result<MeshStream, DialError> {
+        let mut last = DialError::NoSuchHost;
+        for addr in self.addresses(target).await? {
+            match timeout(DIAL_PATIENCE, self.open_one(addr)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = DialError::TimedOut,
+            }
+        }
+        Err(last)
+    }
+
+    /// Names of the network come first; the host's resolver knows the rest.
+    async fn addresses(&self, target: Target) -> Result<Vec<SocketAddr>, DialError> {
+        let (name, port) = match target {
+            Target::Address(ip, port) => return Ok(vec![SocketAddr::new(ip, port)]),
+            Target::Name(name, port) => (name, port),
+        };
+        // Clients that cannot send addresses send them as names.
+        if let Ok(ip) = name.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        let (reply, answer) = oneshot::channel();
+        let asked = name.clone();
+        let ask = Input::Ask(Box::new(move |node, _, _| {
+            let _ = reply.send(node.resolve_name(&asked));
+        }));
+        self.inbox.send(ask).await.map_err(|_| DialError::Stopped)?;
+        if let Some(addrs) = answer.await.map_err(|_| DialError::Stopped)? {
+            return Ok(addrs.into_iter().map(|ip| SocketAddr::new(ip, port)).collect());
+        }
+        let found = timeout(DIAL_PATIENCE, tokio::net::lookup_host((name.as_str(), port))).await;
+        match found {
+            Ok(Ok(addrs)) => Ok(addrs.collect()),
+            _ => Err(DialError::NoSuchHost),
+        }
+    }
+
+    async fn open_one(&self, addr: SocketAddr) -> Result<MeshStream, DialError> {
+        if self.userspace && mesh_ranges().iter().any(|range| range.contains(addr.ip())) {
+            let (reply, answer) = oneshot::channel();
+            self.inbox.send(Input::Dial(addr, reply)).await.map_err(|_| DialError::Stopped)?;
+            let stream = answer.await.map_err(|_| DialError::Stopped)??;
+            return Ok(Box::new(stream));
+        }
+        match TcpStream::connect(addr).await {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                Ok(Box::new(stream))
+            }
+            Err(error) => Err(match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => DialError::Refused,
+                std::io::ErrorKind::TimedOut => DialError::TimedOut,
+                _ => DialError::Unreachable,
+            }),
+        }
+    }
+}
+
+impl Dial for Dialer {
+    type Stream = MeshStream;
+
+    async fn dial(&self, target: Target) -> Result<MeshStream, DialError> {
+        self.open(target).await
+    }
+}
