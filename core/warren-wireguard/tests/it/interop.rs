@@ -5,7 +5,7 @@ use std::time::Duration;
 use warren_crypto::NodeSecret;
 
 use crate::link::{End, Ours, number, packet, settle, start};
-use crate::oracles::{Boringtun, Gotatun};
+use crate::oracles::{Boringtun, Gotatun, Official};
 
 const OURS: [u8; 32] = [0x11; 32];
 const THEIRS: [u8; 32] = [0x22; 32];
@@ -23,7 +23,17 @@ fn others() -> Vec<(&'static str, Box<dyn End>)> {
     vec![
         ("boringtun", Box::new(Boringtun::new(THEIRS, public(), None))),
         ("gotatun", Box::new(Gotatun::new(THEIRS, public(), None))),
+        ("ts_tunnel", Box::new(official(None))),
     ]
+}
+
+/// Those that change keys when told, by clocks of their own.
+fn rekeyed_at_will() -> Vec<(&'static str, Box<dyn End>)> {
+    others().into_iter().filter(|(name, _)| *name != "ts_tunnel").collect()
+}
+
+fn official(psk: Option<[u8; 32]>) -> Official {
+    Official::new(&NodeSecret::from_seed(THEIRS), public(), psk)
 }
 
 #[track_caller]
@@ -63,7 +73,7 @@ fn they_begin_and_packets_flow_both_ways() {
 
 #[test]
 fn keys_change_under_way_and_nothing_is_lost() {
-    for (name, mut theirs) in others() {
+    for (name, mut theirs) in rekeyed_at_will() {
         let (mut ours, mut now) = (ours(), start());
         check_both_ways(&mut ours, &mut *theirs, now);
         for round in 0..4 {
@@ -97,7 +107,8 @@ fn what_arrives_late_or_not_at_all_does_not_stop_the_rest() {
         let mut outbound: Vec<_> = (0..300).flat_map(|n| ours.send(&packet(n, 64), now)).collect();
         let mut inbound: Vec<_> = (0..300).flat_map(|n| theirs.send(&packet(n, 64), now)).collect();
         for datagrams in [&mut outbound, &mut inbound] {
-            datagrams.reverse();
+            // Not further than the smallest window of these implementations, which holds 128.
+            datagrams.chunks_mut(60).for_each(<[_]>::reverse);
             let mut place = 0;
             datagrams.retain(|_| {
                 place += 1;
@@ -118,6 +129,7 @@ fn a_preshared_key_counts_from_the_next_handshake() {
     for (name, mut theirs) in [
         ("boringtun", Box::new(Boringtun::new(THEIRS, public(), Some(psk))) as Box<dyn End>),
         ("gotatun", Box::new(Gotatun::new(THEIRS, public(), Some(psk)))),
+        ("ts_tunnel", Box::new(official(Some(psk)))),
     ] {
         let (mut ours, now) = (ours(), start());
         let sent = ours.send(&packet(1, 64), now);
@@ -131,5 +143,36 @@ fn a_preshared_key_counts_from_the_next_handshake() {
         let (_, there) = settle(&mut ours, &mut *theirs, retry, later);
         assert_eq!(there.len(), 1, "{name}: what was staged arrives");
         check_both_ways(&mut ours, &mut *theirs, later);
+    }
+}
+
+#[test]
+fn an_hour_with_the_official_tunnel_changes_keys_from_either_side_and_loses_nothing() {
+    for we_begin in [true, false] {
+        let (mut ours, mut theirs, mut now) = (ours(), official(None), start());
+        let first = if we_begin { ours.send(&packet(0, 64), now) } else { theirs.send(&packet(0, 64), now) };
+        if we_begin {
+            settle(&mut ours, &mut theirs, first, now);
+        } else {
+            settle(&mut theirs, &mut ours, first, now);
+        }
+        let (mut there, mut here) = (0, 0);
+        for second in 1..=3600u32 {
+            now += Duration::from_secs(1);
+            let due = ours.pass(now).into_iter().map(|(_, bytes)| bytes).collect();
+            settle(&mut ours, &mut theirs, due, now);
+            let due = theirs.pass(now);
+            settle(&mut theirs, &mut ours, due, now);
+            if second % 3 == 0 {
+                let sent = ours.send(&packet(second, 64), now);
+                there += settle(&mut ours, &mut theirs, sent, now).1.len();
+                let sent = theirs.send(&packet(second, 64), now);
+                here += settle(&mut theirs, &mut ours, sent, now).1.len();
+            }
+        }
+        assert_eq!((there, here), (1200, 1200), "we begin: {we_begin}");
+        let counters = ours.wireguard.counters();
+        let handshakes = counters.handshakes_finished + counters.initiations_answered;
+        assert!((25..=40).contains(&handshakes), "{handshakes} handshakes in an hour");
     }
 }

@@ -125,3 +125,44 @@ impl End for Gotatun {
         initiation.map(bytes_of).into_iter().collect()
     }
 }
+
+/// The official crate's tunnel. Its timers take our clock; only its stamps come from the real one.
+pub struct Official(ts_tunnel::Endpoint);
+
+const PEER: ts_tunnel::PeerId = ts_tunnel::PeerId(1);
+
+impl Official {
+    pub fn new(secret: &warren_crypto::NodeSecret, peer: [u8; 32], psk: Option<[u8; 32]>) -> Self {
+        let secret: ts_tunnel::NodePrivateKey = secret.to_file_text().parse().expect("the text form of both");
+        let mut endpoint = ts_tunnel::Endpoint::new(secret.into());
+        let peer = ts_tunnel::PeerConfig::new(PEER, ts_tunnel::NodePublicKey::from_bytes(peer), psk.unwrap_or_default());
+        assert!(endpoint.upsert_peer(peer).is_none());
+        Self(endpoint)
+    }
+
+    /// What falls due at its timers until now.
+    pub fn pass(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        flat(self.0.dispatch_events(now).to_peers)
+    }
+}
+
+fn flat<P: AsRef<[u8]>>(to_peers: impl IntoIterator<Item = (ts_tunnel::PeerId, Vec<P>)>) -> Vec<Vec<u8>> {
+    to_peers.into_iter().flat_map(|(_, packets)| packets).map(|packet| packet.as_ref().to_vec()).collect()
+}
+
+impl End for Official {
+    fn send(&mut self, packet: &[u8], now: Instant) -> Vec<Vec<u8>> {
+        flat(self.0.send(now, [(PEER, vec![packet.into()])]).to_peers)
+    }
+
+    fn receive(&mut self, datagram: &[u8], now: Instant) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let result = self.0.recv(now, [datagram.into()]);
+        let packets = flat(result.to_local).into_iter().filter(|packet| !packet.is_empty()).collect();
+        (flat(result.to_peers), packets)
+    }
+
+    /// It begins by itself, with the first packet after two minutes.
+    fn rekey(&mut self, _: Instant) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+}
