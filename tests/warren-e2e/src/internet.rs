@@ -62,7 +62,9 @@ impl Internet {
     pub fn new(left: impl Into<Site>, right: impl Into<Site>) -> Internet {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("warren-e2e-{}-{number}", std::process::id()));
+        // Inside a process namespace of its own the test's number is always 1, so it does not tell two runs apart.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let folder = std::env::temp_dir().join(format!("warren-e2e-{now}-{number}"));
         std::fs::create_dir_all(&folder).expect("a folder for the laboratory");
         let make = |name: &str| Machine::new(&format!("{name}{number}"), &folder);
         let net = Internet {
@@ -75,7 +77,7 @@ impl Internet {
             folder,
         };
         let segment = &net._segment;
-        segment.sh("ip link add br type bridge && ip link set br up");
+        segment.sh("ip link add name br0 type bridge && ip link set br0 up");
         net.plug(&net.server, "s");
         net.server.sh(
             "ip addr add 203.0.113.1/24 dev wan && ip addr add 203.0.113.2/24 dev wan && \
@@ -96,7 +98,7 @@ impl Internet {
         let (segment, name) = (self._segment.name(), machine.name());
         crate::machine::shell(&format!(
             "ip -n {segment} link add p{port} type veth peer name wan netns {name} && \
-             ip -n {segment} link set p{port} master br up && ip -n {name} link set wan up"
+             ip -n {segment} link set p{port} master br0 up && ip -n {name} link set wan up"
         ));
     }
 

@@ -1,0 +1,8 @@
+//! Real programs in network namespaces, and other people's clients on loopback.
+//!
+//! The namespace tests do nothing unless `cargo xtask test` started them inside namespaces of their own.
+
+mod faults;
+mod laboratory;
+mod paths;
+mod policy;
