@@ -1,0 +1,163 @@
+//! One relay: the core behind a lock, and a line to each connection's task.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warren_crypto::{NodePublic, Random, RelayPublic, RelaySecret};
+use warren_relay::server::{AdmitRequest, ConnId, Counters, Server, ServerConfig};
+
+use crate::admission::Admission;
+
+/// How often deadlines are looked at. They are 10 s and longer.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A running relay; clones are the same relay. Needs a tokio runtime.
+///
+/// Its connections live until they end, [`Relay::close`] is called or the runtime stops.
+#[derive(Clone)]
+pub struct Relay(Arc<Inner>);
+
+pub(crate) struct Inner {
+    state: Mutex<State>,
+    pub(crate) admission: Admission,
+    pub(crate) public: RelayPublic,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+struct State {
+    server: Server,
+    lines: BTreeMap<ConnId, Arc<Line>>,
+}
+
+/// What the relay tells a connection's task.
+#[derive(Default)]
+pub(crate) struct Line {
+    /// There is something to write.
+    pub(crate) ready: Notify,
+    /// The relay has ended the connection.
+    pub(crate) closed: CancellationToken,
+}
+
+impl Relay {
+    /// A relay with this key that asks `admission` about every login.
+    pub fn new(secret: RelaySecret, config: ServerConfig, admission: Admission, random: Random) -> Self {
+        let server = Server::new(secret, config, random);
+        let inner = Arc::new(Inner {
+            public: server.public(),
+            state: Mutex::new(State { server, lines: BTreeMap::new() }),
+            admission,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        inner.tasks.spawn(tick(Arc::clone(&inner)));
+        Self(inner)
+    }
+
+    pub fn public(&self) -> RelayPublic {
+        self.0.public
+    }
+
+    /// What the relay has counted until now.
+    pub fn counters(&self) -> Counters {
+        self.0.touch(|server| server.counters())
+    }
+
+    /// Cuts a key off: it was removed, or its time is over.
+    pub fn revoke(&self, key: &NodePublic) {
+        self.0.touch(|server| server.revoke(key));
+    }
+
+    /// Ends every connection and waits for their tasks. May be called twice.
+    pub async fn close(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+}
+
+impl Inner {
+    /// Does something with the core and passes on what follows from it.
+    pub(crate) fn touch<R>(&self, what: impl FnOnce(&mut Server) -> R) -> R {
+        self.with(|state| what(&mut state.server))
+    }
+
+    pub(crate) fn enter(&self, source: IpAddr) -> (ConnId, Arc<Line>) {
+        self.with(|state| {
+            let id = state.server.connect(source, Instant::now());
+            let line = Arc::new(Line::default());
+            state.lines.insert(id, Arc::clone(&line));
+            (id, line)
+        })
+    }
+
+    pub(crate) fn leave(&self, id: ConnId) {
+        self.with(|state| {
+            state.server.disconnect(id);
+            state.lines.remove(&id);
+        });
+    }
+
+    /// Takes in bytes of a connection; the login that they complete, if they do.
+    ///
+    /// Every caller takes the requests that its own bytes caused before it lets go of the lock, so none is another's.
+    pub(crate) fn receive(&self, id: ConnId, bytes: &[u8]) -> Option<AdmitRequest> {
+        self.touch(|server| {
+            server.handle_bytes(id, bytes, Instant::now());
+            server.poll_request()
+        })
+    }
+
+    pub(crate) fn admit(&self, id: ConnId, is_admitted: bool) {
+        self.touch(|server| server.admit(id, is_admitted, Instant::now()));
+    }
+
+    /// Appends frames to `batch` until it holds `enough` bytes or nothing waits.
+    pub(crate) fn take_frames(&self, id: ConnId, batch: &mut Vec<u8>, enough: usize) {
+        self.touch(|server| {
+            while batch.len() < enough
+                && let Some(frame) = server.poll_transmit(id)
+            {
+                batch.extend_from_slice(&frame);
+            }
+        });
+    }
+
+    fn with<R>(&self, what: impl FnOnce(&mut State) -> R) -> R {
+        // The core keeps its own invariants between calls and does not panic on input.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = what(&mut state);
+        while let Some(id) = state.server.poll_ready() {
+            if let Some(line) = state.lines.get(&id) {
+                line.ready.notify_one();
+            }
+        }
+        while let Some((id, reason)) = state.server.poll_closed() {
+            tracing::debug!(conn = id.0, %reason, "relay connection closed");
+            if let Some(line) = state.lines.remove(&id) {
+                line.closed.cancel();
+            }
+        }
+        result
+    }
+}
+
+async fn tick(inner: Arc<Inner>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => inner.touch(|server| server.handle_timeout(Instant::now())),
+            () = inner.stop.cancelled() => return,
+        }
+    }
+}
