@@ -35,8 +35,12 @@ impl Engine {
             .iter()
             .flat_map(|peer| peer.allowed.iter().map(move |prefix| (*prefix, peer.key)))
             .collect::<PrefixMap<NodePublic>>();
-        self.local =
-            config.self_addrs.iter().map(|addr| Prefix::host(*addr)).chain(config.routes_here.iter().copied()).collect();
+        self.local = config
+            .self_addrs
+            .iter()
+            .map(|addr| Prefix::host(*addr))
+            .chain(config.routes_here.iter().copied())
+            .collect();
         self.paths.set_peers(path_peers(&config.peers), now);
         self.paths.set_relay_map(config.relay_map.clone(), now);
         self.config = config;

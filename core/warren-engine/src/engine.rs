@@ -152,7 +152,8 @@ impl Engine {
     /// An engine without peers that accepts nothing. `wall` is the wall time at `now`, for the stamps of handshakes.
     #[must_use]
     pub fn new(identity: EngineIdentity, mut random: Random, now: Instant, wall: UnixTime) -> Self {
-        let paths_config = PathsConfig { node: identity.node.public(), disco: identity.disco.clone(), random: random.fork() };
+        let paths_config =
+            PathsConfig { node: identity.node.public(), disco: identity.disco.clone(), random: random.fork() };
         Self {
             pings: Pings::new(random.fork()),
             wireguard: WireGuard::new(identity.node, random.fork(), now, wall),
@@ -184,7 +185,10 @@ impl Engine {
     /// When [`Engine::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.wireguard.poll_timeout(), self.paths.poll_timeout(), self.pings.poll_timeout()].into_iter().flatten().min()
+        [self.wireguard.poll_timeout(), self.paths.poll_timeout(), self.pings.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next datagrams to send: data, handshakes and probes alike.

@@ -179,5 +179,8 @@ impl Engine {
 /// Whether this is a disco message of our own, inside the tunnel: probing through ourselves would find a path to ourselves.
 pub(crate) fn is_own_disco(packet: &PacketView<'_>, own: &DiscoPublic) -> bool {
     packet.protocol() == Protocol::UDP
-        && packet.payload().strip_prefix(&warren_path::disco::MAGIC).is_some_and(|rest| rest.starts_with(own.as_bytes()))
+        && packet
+            .payload()
+            .strip_prefix(&warren_path::disco::MAGIC)
+            .is_some_and(|rest| rest.starts_with(own.as_bytes()))
 }

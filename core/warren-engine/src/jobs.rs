@@ -33,7 +33,10 @@ pub struct SealJob {
 pub(crate) enum Room {
     /// Nothing more: it holds a burst, or a shorter last segment.
     Closed,
-    Open { segment: usize, count: usize },
+    Open {
+        segment: usize,
+        count: usize,
+    },
 }
 
 /// Equal datagrams (the last may be shorter) in one buffer.
@@ -101,7 +104,15 @@ impl SealJob {
             }
             self.bursts.push(burst);
         }
-        Sealed { peer: self.peer, hops: self.hops, bursts: self.bursts, spare: self.spare, runs: self.runs, packets, bytes }
+        Sealed {
+            peer: self.peer,
+            hops: self.hops,
+            bursts: self.bursts,
+            spare: self.spare,
+            runs: self.runs,
+            packets,
+            bytes,
+        }
     }
 
     fn seal_segment(&mut self, burst: &Super, index: usize, len: usize) {

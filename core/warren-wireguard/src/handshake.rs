@@ -82,10 +82,7 @@ impl Initiated {
         let key = symmetric.mix_psk(&psk.0);
         symmetric.open::<0>(&key, &response.sealed_empty)?;
         let [to_responder, to_initiator] = symmetric.split();
-        Some(Keys {
-            send: SendKey::new(response.sender, &to_responder),
-            receive: ReceiveKey::new(&to_initiator),
-        })
+        Some(Keys { send: SendKey::new(response.sender, &to_responder), receive: ReceiveKey::new(&to_initiator) })
     }
 }
 
@@ -138,10 +135,8 @@ impl Received {
         let mut sealed_empty = [0; 16];
         self.symmetric.seal(&key, &[], &mut sealed_empty);
         let [to_responder, to_initiator] = self.symmetric.split();
-        let keys = Keys {
-            send: SendKey::new(initiation.sender, &to_initiator),
-            receive: ReceiveKey::new(&to_responder),
-        };
+        let keys =
+            Keys { send: SendKey::new(initiation.sender, &to_initiator), receive: ReceiveKey::new(&to_responder) };
         Some((keys, Response { sender: index, receiver: initiation.sender, ephemeral: ephemeral_public, sealed_empty }))
     }
 }

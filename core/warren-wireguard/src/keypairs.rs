@@ -82,7 +82,10 @@ impl Keypairs {
     }
 
     pub(crate) fn by_index(&mut self, index: u32) -> Option<&mut Keypair> {
-        [&mut self.current, &mut self.previous, &mut self.next].into_iter().flatten().find(|pair| pair.local_index == index)
+        [&mut self.current, &mut self.previous, &mut self.next]
+            .into_iter()
+            .flatten()
+            .find(|pair| pair.local_index == index)
     }
 
     /// Whether a pair that the peer has confirmed (or finished itself) is in use.

@@ -52,4 +52,6 @@ pub use message::{Kind, kind};
 pub use replay::ReplayWindow;
 pub use staging::Staging;
 pub use transport::{OpenError, Opened, ReceiveKey, SendKey};
-pub use wireguard::{Answer, Event, HandshakeDrop, InboundKey, NoKeys, Outgoing, Receiving, Reserved, SessionStats, WireGuard};
+pub use wireguard::{
+    Answer, Event, HandshakeDrop, InboundKey, NoKeys, Outgoing, Receiving, Reserved, SessionStats, WireGuard,
+};

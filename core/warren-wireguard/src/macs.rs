@@ -94,7 +94,13 @@ impl Checker {
     }
 
     /// A cookie for the sender of `message`, whose MAC1 was right. `receiver`: the index by which the sender knows it.
-    pub(crate) fn cookie_reply(&mut self, message: &[u8], receiver: u32, source: Source, now: Instant) -> Option<CookieReply> {
+    pub(crate) fn cookie_reply(
+        &mut self,
+        message: &[u8],
+        receiver: u32,
+        source: Source,
+        now: Instant,
+    ) -> Option<CookieReply> {
         let at = macs_at(message)?;
         let cookie = self.cookie(source, now);
         let nonce = self.random.bytes::<24>();

@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn a_wrong_length_or_nonzero_reserved_byte_is_no_message() {
-        let good = Initiation { sender: 7, ephemeral: [1; 32], sealed_static: [2; 48], sealed_timestamp: [3; 28] }.encode();
+        let good =
+            Initiation { sender: 7, ephemeral: [1; 32], sealed_static: [2; 48], sealed_timestamp: [3; 28] }.encode();
         assert_eq!(kind(&good), Some(Kind::Handshake));
         for len in (0..good.len()).filter(|len| *len != RESPONSE_LEN) {
             assert_eq!(kind(&good[..len]), None, "{len} bytes");

@@ -96,9 +96,10 @@ impl Peer {
                 self.deadlines.set(Timer::Keepalive, now + KEEPALIVE);
             }
         }
-        self.keypairs.current.as_ref().is_some_and(|pair| {
-            pair.we_initiated && now.saturating_duration_since(pair.created) >= REKEY_ON_RECEIVE
-        })
+        self.keypairs
+            .current
+            .as_ref()
+            .is_some_and(|pair| pair.we_initiated && now.saturating_duration_since(pair.created) >= REKEY_ON_RECEIVE)
     }
 
     /// The keepalive timer fell due; it is armed again if more data came meanwhile.

@@ -433,8 +433,7 @@ impl WireGuard {
         let shared = peer.shared(&self.secret).ok_or(HandshakeDrop::Forged)?;
         let received = claimed.prove(&shared, initiation).ok_or(HandshakeDrop::Forged)?;
         let stamp = received.timestamp;
-        let is_spaced =
-            peer.last_answered.is_none_or(|at| now.saturating_duration_since(at) >= INITIATION_SPACING);
+        let is_spaced = peer.last_answered.is_none_or(|at| now.saturating_duration_since(at) >= INITIATION_SPACING);
         if !is_spaced || !peer.heard.is_fresh(stamp, peer.keypairs.has_confirmed(now), now) {
             return Err(HandshakeDrop::Replayed);
         }

@@ -50,8 +50,7 @@ impl Pair {
         let nodes = [node(0).public(), node(1).public()];
         let engines = [0u8, 1].map(|n| {
             let identity = EngineIdentity { node: node(n), disco: DiscoSecret::from_seed([20 + n; 32]) };
-            let mut engine =
-                Engine::new(identity, Random::from_seed([n; 32]), now, UnixTime::from_secs(1_790_000_000));
+            let mut engine = Engine::new(identity, Random::from_seed([n; 32]), now, UnixTime::from_secs(1_790_000_000));
             let peer = EnginePeer {
                 home: Some(REGION),
                 allowed: vec![Prefix::host(addr(1 - n))],

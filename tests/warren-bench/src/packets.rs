@@ -41,7 +41,8 @@ pub fn seal_1420() {
 /// Longest match among ten thousand hosts and a few networks.
 pub fn lookup() {
     let hosts = (0..10_000u32).map(|n| (Prefix::host(IpAddr::from((0x6440_0000 + n * 7).to_be_bytes())), n));
-    let networks = (0..64u32).filter_map(|n| Some((Prefix::masked(IpAddr::from((0x0a00_0000 + (n << 16)).to_be_bytes()), 16)?, n)));
+    let networks = (0..64u32)
+        .filter_map(|n| Some((Prefix::masked(IpAddr::from((0x0a00_0000 + (n << 16)).to_be_bytes()), 16)?, n)));
     let map: PrefixMap<u32> = hosts.chain(networks).collect();
     Figure { bench: "lookup", case: "10k-hosts".into(), metric: "time", unit: "ns/lookup" }.print(nanos_per_step(
         2_000_000,

@@ -1,7 +1,7 @@
 //! Bursts from a device with offloads to a device with offloads.
 
-use warren_engine::Delivery;
 use crate::net::{Net, tcp_burst, udp};
+use warren_engine::Delivery;
 
 /// What a pair of engines makes of a stream: all of it, in order, in bursts.
 fn check_stream(mtu: u16, burst_payload: usize, total: usize) {

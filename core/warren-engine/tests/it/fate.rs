@@ -96,10 +96,14 @@ fn a_policy_that_is_taken_away_cuts_running_flows_of_peers_and_giving_it_back_re
 fn replies_come_back_to_a_node_that_lets_nobody_in() {
     let mut net = Net::connected();
     net.reconfigure(0, |config| config.shields_up = true);
-    net.send(1, warren_ip::build::udp((net.sides[1].addr, 7).into(), (net.sides[0].addr, 8).into(), b"in").expect("packet"));
+    net.send(
+        1,
+        warren_ip::build::udp((net.sides[1].addr, 7).into(), (net.sides[0].addr, 8).into(), b"in").expect("packet"),
+    );
     assert!(net.take_delivered(0).is_empty());
     net.send(0, udp(&net, 0, 1, b"question"));
-    let answer = build::udp((net.sides[1].addr, 2000).into(), (net.sides[0].addr, 1000).into(), b"answer").expect("packet");
+    let answer =
+        build::udp((net.sides[1].addr, 2000).into(), (net.sides[0].addr, 1000).into(), b"answer").expect("packet");
     net.send(1, answer);
     assert_eq!(net.take_delivered(0).len(), 1);
 }
@@ -171,7 +175,9 @@ fn pings_inside_the_tunnel_are_answered_by_node_and_by_host() {
     let view = PacketView::parse(&request).expect("IP");
     let (identifier, sequence) = view.echo_request().expect("echo");
     net.send(1, build::echo_reply(view.dst(), view.src(), identifier, sequence, view.payload()).expect("reply"));
-    assert!(net.sides[0].events.iter().any(|event| matches!(event, EngineEvent::InnerPong { id: got, .. } if *got == id)));
+    assert!(
+        net.sides[0].events.iter().any(|event| matches!(event, EngineEvent::InnerPong { id: got, .. } if *got == id))
+    );
     assert!(net.take_delivered(0).is_empty(), "the answer is ours, not the host's");
     assert!(net.crossed != hops);
     let nobody: IpAddr = [100, 64, 9, 9].into();
@@ -199,8 +205,11 @@ fn small_packets_in_a_row_travel_as_one_run() {
     // Packets go both ways at once while no direct path is proven: look at one way only.
     let log = net.log.take().expect("kept");
     let first_hop = log.iter().find(|(from, ..)| *from == 0).expect("a run").1;
-    let runs: Vec<_> =
-        log.iter().filter(|(from, hop, ..)| *from == 0 && *hop == first_hop).map(|(_, _, segment, len)| (*segment, *len)).collect();
+    let runs: Vec<_> = log
+        .iter()
+        .filter(|(from, hop, ..)| *from == 0 && *hop == first_hop)
+        .map(|(_, _, segment, len)| (*segment, *len))
+        .collect();
     assert_eq!(runs, [(160, 64 * 160), (160, 16 * 160 + 80), (160, 160)]);
     assert_eq!(net.take_delivered(1).len(), 82);
 }

@@ -72,7 +72,11 @@ impl Net {
             let config = side.config.clone();
             assert!(side.engine.set(config, now).is_empty());
             let paths = side.engine.paths_mut();
-            paths.set_sockets(vec![LocalSocket { id: SocketId::V4, bound: side.underlay }], vec![side.underlay.ip()], now);
+            paths.set_sockets(
+                vec![LocalSocket { id: SocketId::V4, bound: side.underlay }],
+                vec![side.underlay.ip()],
+                now,
+            );
             paths.relay_state(REGION, true, now);
         }
         net
@@ -104,7 +108,9 @@ impl Net {
     pub fn pass(&mut self, duration: Duration) {
         let until = self.now + duration;
         self.settle();
-        while let Some(at) = self.sides.iter().filter_map(|side| side.engine.poll_timeout()).min().filter(|at| *at <= until) {
+        while let Some(at) =
+            self.sides.iter().filter_map(|side| side.engine.poll_timeout()).min().filter(|at| *at <= until)
+        {
             // A deadline may lie behind us; the clock never goes back.
             self.now = self.now.max(at);
             for side in &mut self.sides {
@@ -147,7 +153,10 @@ impl Net {
     }
 
     pub fn take_delivered(&mut self, at: usize) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.sides[at].delivered).iter().flat_map(|burst| burst.packets().collect::<Vec<_>>()).collect()
+        std::mem::take(&mut self.sides[at].delivered)
+            .iter()
+            .flat_map(|burst| burst.packets().collect::<Vec<_>>())
+            .collect()
     }
 
     pub fn reconfigure(&mut self, at: usize, change: impl FnOnce(&mut EngineConfig)) {

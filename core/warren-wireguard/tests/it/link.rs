@@ -61,7 +61,8 @@ impl Ours {
 
     /// Everything that wants to leave, staged packets included.
     pub fn drain(&mut self, now: Instant) -> Vec<Vec<u8>> {
-        let mut out: Vec<Vec<u8>> = std::iter::from_fn(|| self.wireguard.poll_transmit()).map(|sent| sent.bytes).collect();
+        let mut out: Vec<Vec<u8>> =
+            std::iter::from_fn(|| self.wireguard.poll_transmit()).map(|sent| sent.bytes).collect();
         while let Some(event) = self.wireguard.poll_event() {
             self.events.push(event);
             match event {

@@ -42,7 +42,9 @@ impl Step {
         match result {
             TunnResult::Done | TunnResult::Err(_) => Self::Nothing,
             TunnResult::WriteToNetwork(bytes) => Self::Network(bytes.to_vec()),
-            TunnResult::WriteToTunnelV4(bytes, _) | TunnResult::WriteToTunnelV6(bytes, _) => Self::Tunnel(bytes.to_vec()),
+            TunnResult::WriteToTunnelV4(bytes, _) | TunnResult::WriteToTunnelV6(bytes, _) => {
+                Self::Tunnel(bytes.to_vec())
+            }
         }
     }
 }
@@ -135,7 +137,8 @@ impl Official {
     pub fn new(secret: &warren_crypto::NodeSecret, peer: [u8; 32], psk: Option<[u8; 32]>) -> Self {
         let secret: ts_tunnel::NodePrivateKey = secret.to_file_text().parse().expect("the text form of both");
         let mut endpoint = ts_tunnel::Endpoint::new(secret.into());
-        let peer = ts_tunnel::PeerConfig::new(PEER, ts_tunnel::NodePublicKey::from_bytes(peer), psk.unwrap_or_default());
+        let peer =
+            ts_tunnel::PeerConfig::new(PEER, ts_tunnel::NodePublicKey::from_bytes(peer), psk.unwrap_or_default());
         assert!(endpoint.upsert_peer(peer).is_none());
         Self(endpoint)
     }
