@@ -146,9 +146,8 @@ impl Prepared {
         let routes = Arc::new(self.relay.routes().merge(self.relay.debug_routes()));
         let serving = listener::serve(self.listener, routes, Some(self.tls), self.caps, shutdown.clone());
         let stun = async {
-            match self.stun_socket {
-                Some(socket) => stun::serve(socket, self.stun_counters, shutdown).await,
-                None => {}
+            if let Some(socket) = self.stun_socket {
+                stun::serve(socket, self.stun_counters, shutdown).await;
             }
         };
         tokio::join!(serving, stun);
