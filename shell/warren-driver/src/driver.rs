@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{error, warn};
 use warren_crypto::{Random, UnixTime};
 use warren_engine::Delivery;
@@ -104,6 +105,8 @@ struct Running {
 
 struct RunningParts {
     thread: JoinHandle<()>,
+    /// Ends by itself once the packet thread has, with everything written that was to be written.
+    supervisor: tokio::task::JoinHandle<()>,
     tasks: JoinSet<()>,
 }
 
@@ -118,6 +121,9 @@ const RELAY_ROOM: usize = 256;
 
 /// News that a watcher may be behind.
 const WATCHER_ROOM: usize = 256;
+
+/// How long the last write of state may take before a stop goes on without it.
+const LAST_ORDERS_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Driver {
     /// Starts a node from its state file, or as a new device. Call it inside a tokio runtime, which carries the slow part.
@@ -173,7 +179,7 @@ impl Driver {
             relays: wanted_relays,
             errands: JoinSet::new(),
         };
-        tasks.spawn(supervisor.run(waiting_orders));
+        let supervisor = tokio::spawn(supervisor.run(waiting_orders));
         tasks.spawn(Relays::new(inbox.clone(), clock, random.fork(), relay_drops).run(latest_relays, waiting_runs));
         let dialer = Dialer::new(inbox.clone(), userspace);
         let socks5_addr = socks5.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -186,7 +192,7 @@ impl Driver {
             }
         });
         let thread = thread.map_err(StartError::Kernel)?;
-        let parts = Mutex::new(Some(RunningParts { thread, tasks }));
+        let parts = Mutex::new(Some(RunningParts { thread, supervisor, tasks }));
         Ok(DriverHandle { running: Arc::new(Running { inbox, dialer, socks5: socks5_addr, parts }) })
     }
 }
@@ -268,10 +274,11 @@ impl DriverHandle {
     /// Stops the node: the interface goes, connections close. May be called twice.
     pub async fn shutdown(&self) {
         let parts = self.running.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(RunningParts { thread, mut tasks }) = parts else { return };
+        let Some(RunningParts { thread, supervisor, mut tasks }) = parts else { return };
         let _ = self.running.inbox.send(Input::Stop).await;
         // The packet thread waits for the host's side to be undone.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        let _ = timeout(LAST_ORDERS_PATIENCE, supervisor).await;
         tasks.shutdown().await;
     }
 }

@@ -367,5 +367,11 @@ impl EventLoop {
         drop(self.outlet);
         self.packets.detach(&mut self.poller);
         drop(self.keeper);
+        // Nothing is asked of anybody any more, but what is to be remembered is.
+        for order in self.waiting_orders {
+            if matches!(order, Order::Persist(_)) {
+                let _ = self.orders.blocking_send(order);
+            }
+        }
     }
 }

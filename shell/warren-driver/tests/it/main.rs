@@ -1,0 +1,4 @@
+//! Whole nodes on loopback sockets, against a small control server that tells everybody about everybody.
+
+mod control;
+mod mesh;
