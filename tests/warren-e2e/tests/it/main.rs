@@ -2,6 +2,7 @@
 //!
 //! The namespace tests do nothing unless `cargo xtask test` started them inside namespaces of their own.
 
+mod bad_input;
 mod faults;
 mod laboratory;
 mod paths;
