@@ -23,7 +23,7 @@ use warren_io::noise_stream::NoiseStream;
 use warren_ip::Prefix;
 use warren_wire::{
     FilterRule, MapRequest, MapResponse, NetPortRange, Node, NodeId, PortRange, RegisterRequest, RegisterResponse,
-    RelayMapUpdate, StableId, framing,
+    RegionId, RelayMap, StableId, framing,
 };
 
 /// A running server; dropping it ends it.
@@ -36,6 +36,7 @@ pub struct Control {
 
 struct Shared {
     machine: MachineSecret,
+    relays: RelayMap,
     nodes: Mutex<BTreeMap<NodePublic, Entry>>,
     /// Grows with every change; streams send the whole map again.
     revision: watch::Sender<u64>,
@@ -47,19 +48,25 @@ struct Entry {
     name: String,
     disco: Option<DiscoPublic>,
     endpoints: Vec<SocketAddr>,
+    home: Option<RegionId>,
 }
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 impl Control {
     pub async fn start() -> Self {
+        Self::with_relays(RelayMap::default()).await
+    }
+
+    /// The nodes are told of these relays.
+    pub async fn with_relays(relays: RelayMap) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut random = Random::from_seed([7; 32]);
         let machine = MachineSecret::generate(&mut random);
         let key = machine.public();
         let (revision, _) = watch::channel(0);
-        let shared = Arc::new(Shared { machine, nodes: Mutex::default(), revision });
+        let shared = Arc::new(Shared { machine, relays, nodes: Mutex::default(), revision });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&shared);
         tasks.spawn(async move {
@@ -120,7 +127,9 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             let request: MapRequest = serde_json::from_slice(&body).unwrap();
             let key = request.node_key;
             let (disco, endpoints) = (request.disco_key, request.endpoints.clone());
+            let home = request.hostinfo.and_then(|info| info.net_info.as_ref()?.preferred_derp);
             shared.change(key, |entry| {
+                entry.home = home.or(entry.home);
                 entry.disco = disco;
                 entry.endpoints = endpoints;
             });
@@ -167,7 +176,7 @@ impl Shared {
         MapResponse {
             node: nodes.get(key).map(|entry| Box::new(record(key, entry))),
             peers: nodes.iter().filter(|(peer, _)| *peer != key).map(|(peer, entry)| record(peer, entry)).collect(),
-            derp_map: Some(RelayMapUpdate { regions: Some(BTreeMap::new()), ..RelayMapUpdate::default() }),
+            derp_map: Some(self.relays.to_update()),
             packet_filter: Some(vec![all]),
             domain: "test".into(),
             ..MapResponse::default()
@@ -187,6 +196,7 @@ fn record(key: &NodePublic, entry: &Entry) -> Node {
         addresses: addresses.clone(),
         allowed_ips: Some(addresses),
         endpoints: entry.endpoints.clone(),
+        home_derp: entry.home,
         machine_authorized: true,
         online: Some(true),
         ..Node::default()

@@ -9,9 +9,9 @@ use warren_node::{BackendState, Command, Notice, PingKind, PrefsEdit, Reply};
 
 use crate::control::Control;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-fn config(folder: &std::path::Path) -> DriverConfig {
+pub fn config(folder: &std::path::Path) -> DriverConfig {
     DriverConfig {
         state_file: folder.join("state.json"),
         mode: Mode::Userspace,
@@ -22,7 +22,7 @@ fn config(folder: &std::path::Path) -> DriverConfig {
     }
 }
 
-async fn up(node: &DriverHandle, control: &Control) {
+pub async fn up(node: &DriverHandle, control: &Control) {
     let mut news = node.watch().await.unwrap();
     let prefs = PrefsEdit {
         control_url: Some(control.url.clone()),
@@ -40,7 +40,7 @@ async fn up(node: &DriverHandle, control: &Control) {
 }
 
 /// Waits until a node sees `count` peers with endpoints.
-async fn sees_peers(node: &DriverHandle, count: usize) {
+pub async fn sees_peers(node: &DriverHandle, count: usize) {
     let mut news = node.watch().await.unwrap();
     let seen = async {
         loop {
@@ -55,7 +55,7 @@ async fn sees_peers(node: &DriverHandle, count: usize) {
 }
 
 /// A service on the own host that answers every connection with what it got, doubled.
-async fn echo() -> SocketAddr {
+pub async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -126,7 +126,7 @@ async fn two_user_space_nodes_join_and_carry_tcp_directly() {
     assert!(a.status().await.is_err());
 }
 
-async fn there_and_back(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, data: &[u8]) -> Vec<u8> {
+pub async fn there_and_back(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, data: &[u8]) -> Vec<u8> {
     let (mut read, mut write) = tokio::io::split(stream);
     let mut back = Vec::new();
     let send = async {
