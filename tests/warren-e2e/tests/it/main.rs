@@ -5,5 +5,6 @@
 mod bad_input;
 mod faults;
 mod laboratory;
+mod official;
 mod paths;
 mod policy;
