@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use warren_ip::Prefix;
 use warren_os::{DEFAULT_INTERFACE, Limits, helper};
 
-pub(crate) const USAGE: &str = "usage: warren-helper run (--socket PATH --uid UID | --fd N) [--interface NAME] [--allow PREFIX]...";
+pub(crate) const USAGE: &str =
+    "usage: warren-helper run (--socket PATH --uid UID | --fd N) [--interface NAME] [--allow PREFIX]...";
 
 /// Where the caller comes in.
 pub(crate) enum Door {

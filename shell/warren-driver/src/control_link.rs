@@ -147,7 +147,8 @@ async fn carry_out(connection: Connection, ask: Ask, inbox: Inbox<Input>) {
         ControlRequest::Stream(body) => stream(&connection, &target, body, id, &inbox).await,
         ControlRequest::Update(body) => update(&connection, &target, body).await,
     };
-    let event = event.unwrap_or_else(|Failed { status, text, retry_after }| failure(&request, status, &text, retry_after));
+    let event =
+        event.unwrap_or_else(|Failed { status, text, retry_after }| failure(&request, status, &text, retry_after));
     report(&inbox, id, event).await;
 }
 
@@ -226,7 +227,8 @@ async fn stream(
     let mut messages = MapStream::new(Compression::asked_by(request));
     loop {
         // Only a whole message counts as a sign of life: a server that drips bytes is not one.
-        let message = timeout(STREAM_PATIENCE, next_message(&mut body, &mut messages)).await.map_err(|_| silence())??;
+        let message =
+            timeout(STREAM_PATIENCE, next_message(&mut body, &mut messages)).await.map_err(|_| silence())??;
         let Some(message) = message else { return Err(Failed::here("the control server ended the stream")) };
         report(inbox, id, ControlEvent::Map(Box::new(message))).await;
     }

@@ -67,13 +67,21 @@ pub enum StartError {
     #[error(transparent)]
     State(#[from] OpenStateError),
     #[error("use node state {path}")]
-    Unusable { path: PathBuf, #[source] source: LoadStateError },
+    Unusable {
+        path: PathBuf,
+        #[source]
+        source: LoadStateError,
+    },
     #[error("reach the helper")]
     Helper(#[from] ClientError),
     #[error("open UDP sockets")]
     Udp(#[source] io::Error),
     #[error("open the SOCKS5 door at {address}")]
-    Socks5 { address: SocketAddr, #[source] source: io::Error },
+    Socks5 {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
     #[error("ask the kernel for what the packet thread needs")]
     Kernel(#[source] io::Error),
 }
@@ -167,9 +175,8 @@ impl Driver {
         };
         let packets = Packets::new(base.sockets, plane, runs, Arc::clone(&relay_drops));
         let streams = Streams::new(inbox.bell());
-        let event_loop =
-            EventLoop::new(Parts { node, clock, packets, outlet, orders, keeper, streams, interface })
-                .map_err(StartError::Kernel)?;
+        let event_loop = EventLoop::new(Parts { node, clock, packets, outlet, orders, keeper, streams, interface })
+            .map_err(StartError::Kernel)?;
 
         let mut tasks = JoinSet::new();
         let supervisor = Supervisor {

@@ -37,10 +37,13 @@ use crate::socks5::DialError;
 use crate::streams::Streams;
 use crate::supervisor::Order;
 
+/// Something to be done with the node, on the packet thread.
+pub(crate) type Question = Box<dyn FnOnce(&mut Node, Instant, UnixTime) + Send>;
+
 /// Everything that can happen to the packet thread, sockets and time apart.
 pub(crate) enum Input {
     /// A question or command from the handle.
-    Ask(Box<dyn FnOnce(&mut Node, Instant, UnixTime) + Send>),
+    Ask(Question),
     Control(RequestId, ControlEvent),
     RelayPackets(RegionId, Vec<(NodePublic, Vec<u8>)>),
     RelayState(RegionId, bool),
@@ -337,10 +340,12 @@ impl EventLoop {
                 return;
             }
             Action::Resolve { name } => Order::Resolve(name),
-            Action::ProbeHttps { region } => match self.node.net_map().and_then(|map| map.relay_map.regions.get(&region)) {
-                Some(described) => Order::ProbeHttps(region, described.clone()),
-                None => return,
-            },
+            Action::ProbeHttps { region } => {
+                match self.node.net_map().and_then(|map| map.relay_map.regions.get(&region)) {
+                    Some(described) => Order::ProbeHttps(region, described.clone()),
+                    None => return,
+                }
+            }
             Action::AnswerPing(request) => Order::AnswerPing(request),
         };
         self.waiting_orders.push_back(order);

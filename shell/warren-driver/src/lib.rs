@@ -46,8 +46,8 @@ mod supervisor;
 
 pub use dialer::{Duplex, MeshStream};
 pub use driver::{AskError, Driver, DriverConfig, DriverHandle, Mode, StartError};
+pub use event_loop::DriverFacts;
 pub use host::HelperDoor;
 pub use inbox::Stopped;
-pub use event_loop::DriverFacts;
 pub use packets::DriverDrops;
 pub use socks5::DialError;

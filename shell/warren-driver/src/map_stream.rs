@@ -89,11 +89,9 @@ mod tests {
     fn messages_come_out_whole_compressed_or_not() {
         let text = br#"{"KeepAlive":true}"#;
         let two_frames = [squeezed(b"{\"KeepAlive\""), squeezed(b":true}")].concat();
-        for (compression, body) in [
-            (Compression::None, text.to_vec()),
-            (Compression::Zstd, squeezed(text)),
-            (Compression::Zstd, two_frames),
-        ] {
+        for (compression, body) in
+            [(Compression::None, text.to_vec()), (Compression::Zstd, squeezed(text)), (Compression::Zstd, two_frames)]
+        {
             let mut stream = MapStream::new(compression);
             let bytes = framed(&body);
             let (head, tail) = bytes.split_at(bytes.len() - 1);

@@ -81,7 +81,12 @@ struct Waiting {
 }
 
 impl Packets {
-    pub(crate) fn new(sockets: UdpPair, plane: Plane, relay: mpsc::Sender<RelayRun>, relay_drops: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(
+        sockets: UdpPair,
+        plane: Plane,
+        relay: mpsc::Sender<RelayRun>,
+        relay_drops: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             sockets: [sockets.v4, sockets.v6],
             waiting: [VecDeque::new(), VecDeque::new()],

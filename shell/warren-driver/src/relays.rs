@@ -155,8 +155,10 @@ impl Relays {
             }
             same && in_use
         });
-        for id in wanted.wanted.iter().copied().chain(wanted.home) {
-            let is_home = wanted.home == Some(id);
+        let all: Vec<RegionId> = wanted.wanted.iter().copied().chain(wanted.home).collect();
+        let home = wanted.home;
+        for id in all {
+            let is_home = home == Some(id);
             match self.regions.get_mut(&id) {
                 Some(region) if region.is_home != is_home => {
                     region.is_home = is_home;
@@ -164,28 +166,36 @@ impl Relays {
                     let _ = region.queue.try_send(ToRegion::Preferred(is_home));
                 }
                 Some(_) => {}
-                None => {
-                    let Some(described) = wanted.map.regions.get(&id) else { continue };
-                    let (queue, orders) = mpsc::channel(REGION_QUEUE);
-                    let link = RegionLink {
-                        described: described.clone(),
-                        key: wanted.key.clone(),
-                        is_home,
-                        orders,
-                        inbox: self.inbox.clone(),
-                        clock: self.clock,
-                        random: self.random.fork(),
-                    };
-                    let task = self.tasks.spawn(link.run(id));
-                    let described = described.clone();
-                    self.regions.insert(id, Region { queue, task, described, last_write: now, is_home });
-                }
+                None => self.open(id),
             }
         }
     }
 
-    /// Puts a run into its region's queue, or drops it.
+    /// Begins to connect to a region; what is sent meanwhile waits in its queue.
+    fn open(&mut self, id: RegionId) {
+        let Some(wanted) = &self.wanted else { return };
+        let Some(described) = wanted.map.regions.get(&id).cloned() else { return };
+        let is_home = wanted.home == Some(id);
+        let (queue, orders) = mpsc::channel(REGION_QUEUE);
+        let link = RegionLink {
+            described: described.clone(),
+            key: wanted.key.clone(),
+            is_home,
+            orders,
+            inbox: self.inbox.clone(),
+            clock: self.clock,
+            random: self.random.fork(),
+        };
+        let task = self.tasks.spawn(link.run(id));
+        self.regions.insert(id, Region { queue, task, described, last_write: Instant::now(), is_home });
+    }
+
+    /// Puts a run into its region's queue, or drops it. A first packet opens the region: it is a handshake, and if it
+    /// were lost the next would come only seconds later.
     fn send(&mut self, run: RelayRun) {
+        if !self.regions.contains_key(&run.region) {
+            self.open(run.region);
+        }
         let sent = self.regions.get_mut(&run.region).is_some_and(|region| {
             region.last_write = Instant::now();
             region.queue.try_send(ToRegion::Run(run)).is_ok()

@@ -257,7 +257,9 @@ mod tests {
     #[tokio::test]
     async fn garbage_gets_no_answer() {
         let never = || Echo(None, name("never dialled", 0));
-        for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x04\x01\x00\x50\x7f\x00\x00\x01", b"\x16\x03\x01", b"\x05", b""] {
+        for garbage in
+            [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x04\x01\x00\x50\x7f\x00\x00\x01", b"\x16\x03\x01", b"\x05", b""]
+        {
             assert!(converse(garbage, never()).await.is_empty(), "{garbage:?}");
         }
     }

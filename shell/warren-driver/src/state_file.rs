@@ -11,6 +11,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -21,9 +23,17 @@ const MOST_BYTES: u64 = 128 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStateError {
     #[error("make the state folder {path}")]
-    Folder { path: PathBuf, #[source] source: io::Error },
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("read node state {path}")]
-    Read { path: PathBuf, #[source] source: io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("node state {path} is in use by another process")]
     InUse { path: PathBuf },
     #[error("node state {path} is {bytes} bytes long, which no state of ours is")]
@@ -95,12 +105,20 @@ fn lock(path: &Path) -> Result<File, OpenStateError> {
     let error = |source| OpenStateError::Read { path: lock_path.clone(), source };
     let file =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path).map_err(error)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(OpenStateError::InUse { path: path.to_owned() }),
-        Err(fs::TryLockError::Error(source)) => Err(error(source)),
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(fs::TryLockError::Error(source)) => return Err(error(source)),
+        }
     }
+    Err(OpenStateError::InUse { path: path.to_owned() })
 }
+
+// A predecessor that is just ending, or a child that it forked and that has not yet become its program, holds the lock a
+// moment longer.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

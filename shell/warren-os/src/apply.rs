@@ -45,7 +45,12 @@ pub enum ApplyError {
     #[error("interface {0} belongs to somebody else")]
     Foreign(String),
     #[error("{what} on {interface}")]
-    Change { what: &'static str, interface: String, #[source] source: io::Error },
+    Change {
+        what: &'static str,
+        interface: String,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// The kernel's answer to "exists already" and to "no such family here".
@@ -177,7 +182,8 @@ impl Host {
     }
 
     fn set_routes(&mut self, link: &Link, config: &OsConfig, applied: &mut Applied) -> Result<(), ApplyError> {
-        let wanted: BTreeSet<Prefix> = if config.up { config.routes.iter().copied().collect() } else { BTreeSet::new() };
+        let wanted: BTreeSet<Prefix> =
+            if config.up { config.routes.iter().copied().collect() } else { BTreeSet::new() };
         let have = self.routes().map_err(ApplyError::Netlink)?;
         let mut standing = BTreeSet::new();
         for (prefix, index) in have {
@@ -266,12 +272,8 @@ impl Applied {
 }
 
 fn link_named(message: &LinkMessage, name: &str) -> Option<Link> {
-    let mut link = Link {
-        index: message.header.index,
-        mtu: 0,
-        up: message.header.flags.contains(LinkFlags::Up),
-        ours: false,
-    };
+    let mut link =
+        Link { index: message.header.index, mtu: 0, up: message.header.flags.contains(LinkFlags::Up), ours: false };
     let mut is_it = false;
     for attribute in &message.attributes {
         match attribute {

@@ -35,7 +35,8 @@ pub fn open_pair(port: u16) -> io::Result<Vec<OwnedFd>> {
 
 fn open_families(port: u16) -> [io::Result<Socket>; 2] {
     let v4 = open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-    let port = v4.as_ref().ok().and_then(|socket| socket.local_addr().ok()?.as_socket()).map_or(port, |addr| addr.port());
+    let port =
+        v4.as_ref().ok().and_then(|socket| socket.local_addr().ok()?.as_socket()).map_or(port, |addr| addr.port());
     [v4, open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))]
 }
 

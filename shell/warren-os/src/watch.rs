@@ -81,9 +81,9 @@ impl Watch {
                 Some(address.header.index) != self.ignored_index
             }
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                let into_mesh = route.attributes.iter().any(|attribute| {
-                    matches!(attribute, RouteAttribute::Oif(index) if Some(*index) == self.ignored_index)
-                });
+                let into_mesh = route.attributes.iter().any(
+                    |attribute| matches!(attribute, RouteAttribute::Oif(index) if Some(*index) == self.ignored_index),
+                );
                 // Only default routes say where the underlay leads.
                 route.header.destination_prefix_length == 0
                     && !into_mesh

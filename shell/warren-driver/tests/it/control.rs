@@ -22,8 +22,8 @@ use warren_io::http_upgrade::Rewound;
 use warren_io::noise_stream::NoiseStream;
 use warren_ip::Prefix;
 use warren_wire::{
-    FilterRule, MapRequest, MapResponse, NetPortRange, Node, NodeId, PortRange, RegisterRequest, RegisterResponse,
-    RegionId, RelayMap, StableId, framing,
+    FilterRule, MapRequest, MapResponse, NetPortRange, Node, NodeId, PortRange, RegionId, RegisterRequest,
+    RegisterResponse, RelayMap, StableId, framing,
 };
 
 /// A running server; dropping it ends it.
@@ -102,10 +102,13 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>, mut random: Random) {
         use base64::Engine as _;
         base64::engine::general_purpose::STANDARD.decode(handshake).unwrap()
     };
-    let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n\r\n";
+    let switching =
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n\r\n";
     stream.write_all(switching.as_bytes()).await.unwrap();
     let io = Rewound::new(stream, Vec::new());
-    let Ok((stream, _)) = NoiseStream::accept(io, &shared.machine, &initiation, None, &mut random).await else { return };
+    let Ok((stream, _)) = NoiseStream::accept(io, &shared.machine, &initiation, None, &mut random).await else {
+        return;
+    };
     let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
     let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service)
@@ -170,7 +173,11 @@ impl Shared {
         let nodes = self.nodes.lock().unwrap();
         let all = FilterRule {
             src_ips: vec!["*".into()],
-            dst_ports: vec![NetPortRange { ip: "*".into(), ports: PortRange { first: 0, last: 65535 }, ..Default::default() }],
+            dst_ports: vec![NetPortRange {
+                ip: "*".into(),
+                ports: PortRange { first: 0, last: 65535 },
+                ..Default::default()
+            }],
             ..FilterRule::default()
         };
         MapResponse {
@@ -185,8 +192,10 @@ impl Shared {
 }
 
 fn record(key: &NodePublic, entry: &Entry) -> Node {
-    let addresses: Vec<Prefix> =
-        vec![format!("100.64.0.{}/32", entry.id).parse().unwrap(), format!("fd7a:115c:a1e0::{}/128", entry.id).parse().unwrap()];
+    let addresses: Vec<Prefix> = vec![
+        format!("100.64.0.{}/32", entry.id).parse().unwrap(),
+        format!("fd7a:115c:a1e0::{}/128", entry.id).parse().unwrap(),
+    ];
     Node {
         id: NodeId(entry.id),
         stable_id: StableId(format!("n{}", entry.id)),

@@ -29,9 +29,9 @@ fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
             "link set under0 up",
             "link set under1 up",
         ];
-        let ready = setup.iter().all(|line| {
-            Command::new("ip").args(line.split(' ')).status().is_ok_and(|status| status.success())
-        });
+        let ready = setup
+            .iter()
+            .all(|line| Command::new("ip").args(line.split(' ')).status().is_ok_and(|status| status.success()));
         if ready {
             test();
         }

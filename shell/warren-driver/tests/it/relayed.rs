@@ -40,7 +40,8 @@ fn map_of(relay: &Prepared) -> RelayMap {
         derp_port_raw: i32::from(relay.address().unwrap().port()),
         ..RelayNode::default()
     };
-    let region = RelayRegion { region_id: REGION, region_code: "test".into(), nodes: vec![node], ..RelayRegion::default() };
+    let region =
+        RelayRegion { region_id: REGION, region_code: "test".into(), nodes: vec![node], ..RelayRegion::default() };
     RelayMap { regions: BTreeMap::from([(REGION, region)]), ..RelayMap::default() }
 }
 

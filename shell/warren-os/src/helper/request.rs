@@ -32,16 +32,25 @@ pub enum HelperReply {
         interface: String,
     },
     /// One descriptor comes with it.
-    Tun { interface: String, offloads: Offloads },
+    Tun {
+        interface: String,
+        offloads: Offloads,
+    },
     /// Done; what had to be left out, in words.
-    Configured { skipped: Vec<String> },
+    Configured {
+        skipped: Vec<String>,
+    },
     /// One descriptor per family comes with it.
     Udp {},
     Undone {},
     /// The request goes beyond what this helper was started for, or makes no sense.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
     /// The system would not do it.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }
 
 /// Reads one request from hostile bytes.

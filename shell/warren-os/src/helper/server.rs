@@ -21,7 +21,11 @@ use crate::{Host, Limits, Tun, udp};
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("listen on {path}")]
-    Listen { path: PathBuf, #[source] source: io::Error },
+    Listen {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{0} exists and is not a socket")]
     NotASocket(PathBuf),
     #[error("ask the kernel for what serving needs")]
@@ -202,8 +206,7 @@ impl<'a> Session<'a> {
         }
         match self.make_tun(mtu) {
             Ok(tun) => {
-                let reply =
-                    HelperReply::Tun { interface: self.limits.interface.clone(), offloads: tun.offloads() };
+                let reply = HelperReply::Tun { interface: self.limits.interface.clone(), offloads: tun.offloads() };
                 (reply, vec![tun.into_fd()])
             }
             Err(error) => failed(&*error),

@@ -1,5 +1,5 @@
-use std::os::fd::AsRawFd;
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 
 use warren_ip::offload::Super;
 use warren_os::{Host, OsConfig, READ_BYTES, Tun, Watch, interface_addrs};
@@ -75,12 +75,9 @@ fn packets_cross_the_device_both_ways_as_bursts() {
         let packets: Vec<Vec<u8>> = out.packets().collect();
         assert!(packets[0].ends_with(b"out"));
 
-        let reply = warren_ip::build::udp(
-            "100.64.0.2:5000".parse().unwrap(),
-            "100.64.0.1:4000".parse().unwrap(),
-            b"back",
-        )
-        .unwrap();
+        let reply =
+            warren_ip::build::udp("100.64.0.2:5000".parse().unwrap(), "100.64.0.1:4000".parse().unwrap(), b"back")
+                .unwrap();
         tun.write(&Super::packet(reply)).unwrap();
         let mut text = [0; 16];
         let (length, from) = socket.recv_from(&mut text).unwrap();
