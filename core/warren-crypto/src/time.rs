@@ -136,7 +136,9 @@ fn parse(text: &str) -> Option<(i64, u32)> {
         }
         _ => return None,
     };
-    Some((days_from(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second.min(59) - offset, nanoseconds))
+    let seconds = days_from(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second.min(59) - offset;
+    // A zone west of Greenwich reaches into the year 10000, which could not be written again.
+    Some((seconds.min(LAST_SECOND.cast_signed()), nanoseconds))
 }
 
 /// Days from 1970-01-01 to that date of the Gregorian calendar, counting years from March so that leap days come last.
@@ -192,6 +194,7 @@ mod tests {
             ("2000-02-29T23:59:59Z", 951_868_799),
             ("2026-11-21T13:00:00+01:00", 1_795_262_400),
             ("9999-12-31T23:59:59Z", LAST_SECOND),
+            ("9999-12-31T23:59:59-05:00", LAST_SECOND),
         ] {
             assert_eq!(UnixTime::parse_rfc3339(text), Ok(UnixTime::from_secs(seconds)), "{text}");
         }
