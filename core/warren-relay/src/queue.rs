@@ -52,6 +52,15 @@ impl PacketQueues {
         other.or_else(|| self.disco.pop_front().map(|frame| (Kind::Disco, frame)))
     }
 
+    /// Whether the next frame of this kind would cost the oldest.
+    pub(crate) fn is_full(&self, kind: Kind) -> bool {
+        let queue = match kind {
+            Kind::Disco => &self.disco,
+            Kind::Other => &self.other,
+        };
+        queue.len() >= self.depth
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.disco.is_empty() && self.other.is_empty()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
-use warren_relay::server::ConnId;
+use warren_relay::server::{ConnId, Progress};
 
 use crate::relay::{Inner, Line};
 
@@ -58,14 +58,20 @@ async fn read(here: &Here, reader: &mut (impl AsyncRead + Unpin)) -> io::Result<
         if count == 0 {
             return Ok(());
         }
+        let (mut progress, request) = here.inner.receive(here.id, &buffer[..count]);
         // While somebody decides on the login, nothing is read.
-        if let Some(request) = here.inner.receive(here.id, &buffer[..count]) {
+        if let Some(request) = request {
             let asked = timeout(ADMISSION_PATIENCE, (here.inner.admission)(request.key, request.source)).await;
             let is_admitted = asked.unwrap_or(false);
             if !is_admitted {
                 tracing::info!(peer = %request.key.short(), "key not admitted to the relay");
             }
-            here.inner.admit(here.id, is_admitted);
+            progress = here.inner.admit(here.id, is_admitted);
+        }
+        while progress == Progress::Crowded {
+            // A turn for the writers, not a wait for them.
+            tokio::task::yield_now().await;
+            progress = here.inner.receive_rest(here.id);
         }
         if count == buffer.len() && count < LARGEST_READ {
             buffer.resize(count * 2, 0);

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warren_crypto::{NodePublic, Random, RelayPublic, RelaySecret};
-use warren_relay::server::{AdmitRequest, ConnId, Counters, Server, ServerConfig};
+use warren_relay::server::{AdmitRequest, ConnId, Counters, Progress, Server, ServerConfig};
 
 use crate::admission::Admission;
 
@@ -107,18 +107,23 @@ impl Inner {
         });
     }
 
-    /// Takes in bytes of a connection; the login that they complete, if they do.
+    /// Takes in bytes of a connection: how far that went, and the login that they complete, if they do.
     ///
     /// Every caller takes the requests that its own bytes caused before it lets go of the lock, so none is another's.
-    pub(crate) fn receive(&self, id: ConnId, bytes: &[u8]) -> Option<AdmitRequest> {
+    pub(crate) fn receive(&self, id: ConnId, bytes: &[u8]) -> (Progress, Option<AdmitRequest>) {
         self.touch(|server| {
-            server.handle_bytes(id, bytes, Instant::now());
-            server.poll_request()
+            let progress = server.handle_bytes(id, bytes, Instant::now());
+            (progress, server.poll_request())
         })
     }
 
-    pub(crate) fn admit(&self, id: ConnId, is_admitted: bool) {
-        self.touch(|server| server.admit(id, is_admitted, Instant::now()));
+    /// Goes on with what a connection has brought.
+    pub(crate) fn receive_rest(&self, id: ConnId) -> Progress {
+        self.touch(|server| server.handle_rest(id, Instant::now()))
+    }
+
+    pub(crate) fn admit(&self, id: ConnId, is_admitted: bool) -> Progress {
+        self.touch(|server| server.admit(id, is_admitted, Instant::now()))
     }
 
     /// Appends frames to `batch` until it holds `enough` bytes or nothing waits.

@@ -77,6 +77,17 @@ pub enum CloseReason {
     Impatient,
 }
 
+/// How far the relay got with what a connection brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// Through.
+    Done,
+    /// A receiver's queue is full. Let its writer have a turn, then call [`Server::handle_rest`], which does not wait any longer:
+    /// bursts pass whole where the receiver keeps up, and nobody stalls for one that does not.
+    Crowded,
+}
+
 /// What an operator may change.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerConfig {
@@ -166,19 +177,25 @@ impl Server {
     }
 
     /// Bytes came from a connection; those of one that is gone are ignored.
-    pub fn handle_bytes(&mut self, id: ConnId, bytes: &[u8], now: Instant) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+    pub fn handle_bytes(&mut self, id: ConnId, bytes: &[u8], now: Instant) -> Progress {
+        let Some(conn) = self.conns.get_mut(&id) else { return Progress::Done };
         conn.decoder.push(bytes);
-        self.handle_held(id, now);
+        self.handle_held(id, now)
+    }
+
+    /// Goes on after [`Progress::Crowded`].
+    pub fn handle_rest(&mut self, id: ConnId, now: Instant) -> Progress {
+        self.handle_held(id, now)
     }
 
     /// The owner's answer to an [`AdmitRequest`].
-    pub fn admit(&mut self, id: ConnId, is_admitted: bool, now: Instant) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Stage::Asked { key, shared } = &conn.stage else { return };
+    pub fn admit(&mut self, id: ConnId, is_admitted: bool, now: Instant) -> Progress {
+        let Some(conn) = self.conns.get_mut(&id) else { return Progress::Done };
+        let Stage::Asked { key, shared } = &conn.stage else { return Progress::Done };
         if !is_admitted {
             self.counters.refused += 1;
-            return self.close(id, CloseReason::Refused);
+            self.close(id, CloseReason::Refused);
+            return Progress::Done;
         }
         let info = ServerInfo { version: login::PROTOCOL_VERSION, ..ServerInfo::default() };
         conn.outbox.push_login(login::encode_server_info(shared, &info, &mut self.random));
@@ -191,7 +208,7 @@ impl Server {
         let jitter = self.random.range_duration(Duration::ZERO, KEEP_ALIVE_JITTER);
         self.set_deadline(id, now + KEEP_ALIVE_EVERY + jitter);
         self.wake(id);
-        self.handle_held(id, now);
+        self.handle_held(id, now)
     }
 
     /// The owner lost or ended a connection.
@@ -283,28 +300,30 @@ impl Server {
     }
 
     /// Works through the frames that a connection has brought.
-    fn handle_held(&mut self, id: ConnId, now: Instant) {
+    fn handle_held(&mut self, id: ConnId, now: Instant) -> Progress {
         // Taken out so that payloads may be borrowed while the rest of the relay changes.
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return Progress::Done };
         let mut decoder = std::mem::replace(&mut conn.decoder, Decoder::new(treat_member));
         let result = self.handle_frames(id, &mut decoder, now);
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.decoder = decoder;
         }
-        if let Err(reason) = result {
+        result.unwrap_or_else(|reason| {
             self.counters.malformed += 1;
             self.close(id, reason);
-        }
+            Progress::Done
+        })
     }
 
-    fn handle_frames(&mut self, id: ConnId, decoder: &mut Decoder, now: Instant) -> Result<(), CloseReason> {
+    fn handle_frames(&mut self, id: ConnId, decoder: &mut Decoder, now: Instant) -> Result<Progress, CloseReason> {
         let mut is_first = true;
         loop {
-            let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+            let Some(conn) = self.conns.get_mut(&id) else { return Ok(Progress::Done) };
             if matches!(conn.stage, Stage::Asked { .. }) {
-                return if decoder.held() > MAX_HELD_BYTES { Err(CloseReason::Impatient) } else { Ok(()) };
+                let too_much = decoder.held() > MAX_HELD_BYTES;
+                return if too_much { Err(CloseReason::Impatient) } else { Ok(Progress::Done) };
             }
-            let Some((kind, payload)) = decoder.next_frame()? else { return Ok(()) };
+            let Some((kind, payload)) = decoder.next_frame()? else { return Ok(Progress::Done) };
             match &mut conn.stage {
                 Stage::Login => self.handle_login(id, kind, payload)?,
                 Stage::Asked { .. } => {}
@@ -312,7 +331,9 @@ impl Server {
                     if std::mem::take(&mut is_first) {
                         self.members.heard_from(member.key, id);
                     }
-                    self.handle_member(id, kind, payload, now)?;
+                    if self.handle_member(id, kind, payload, now)? == Progress::Crowded {
+                        return Ok(Progress::Crowded);
+                    }
                 }
             }
         }
@@ -330,12 +351,12 @@ impl Server {
         Ok(())
     }
 
-    fn handle_member(&mut self, id: ConnId, kind: u8, payload: &[u8], now: Instant) -> Result<(), CloseReason> {
+    fn handle_member(&mut self, id: ConnId, kind: u8, payload: &[u8], now: Instant) -> Result<Progress, CloseReason> {
         let malformed = CloseReason::Malformed { kind, length: payload.len() };
         match kind {
             frame::SEND_PACKET => {
                 let (to, packet) = frame::split_key(payload).ok_or(malformed)?;
-                self.relay(id, to, packet, now);
+                return Ok(self.relay(id, to, packet, now));
             }
             frame::NOTE_PREFERRED => {
                 let [byte] = payload else { return Err(malformed) };
@@ -353,14 +374,14 @@ impl Server {
             frame::FORWARD_PACKET | frame::WATCH_CONNS | frame::CLOSE_PEER => return Err(CloseReason::MeshOnly),
             _ => {}
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
-    fn relay(&mut self, id: ConnId, to: NodePublic, packet: &[u8], now: Instant) {
+    fn relay(&mut self, id: ConnId, to: NodePublic, packet: &[u8], now: Instant) -> Progress {
         let kind = Kind::of(packet);
         self.counters.received(kind, packet.len());
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Stage::Member(sender) = &mut conn.stage else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return Progress::Done };
+        let Stage::Member(sender) = &mut conn.stage else { return Progress::Done };
         let from = sender.key;
         let Some(receiver) = self.members.active(&to) else {
             self.counters.of(kind).dropped_unknown_destination += 1;
@@ -369,14 +390,16 @@ impl Server {
                 conn.outbox.push_gone(to, GoneReason::NotHere);
                 self.wake(id);
             }
-            return;
+            return Progress::Done;
         };
-        let Some(target) = self.conns.get_mut(&receiver) else { return };
+        let Some(target) = self.conns.get_mut(&receiver) else { return Progress::Done };
         self.members.wrote(from, receiver);
         if target.outbox.packets.push(kind, frame::encode_recv_packet(&from, packet)).is_some() {
             self.counters.of(kind).dropped_queue_head += 1;
         }
+        let is_full = target.outbox.packets.is_full(kind);
         self.wake(receiver);
+        if is_full { Progress::Crowded } else { Progress::Done }
     }
 
     fn note_preferred(&mut self, id: ConnId, is_home: bool) {

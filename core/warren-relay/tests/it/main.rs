@@ -79,6 +79,18 @@ fn a_slow_receiver_loses_its_oldest_packets_and_delays_nobody() {
 }
 
 #[test]
+fn a_burst_longer_than_the_queue_passes_whole_when_the_receiver_has_its_turns() {
+    let mut room = Room::new();
+    let (a, b) = (room.join(1), room.join(2));
+    let burst: Vec<u8> =
+        (0..100_u8).flat_map(|byte| warren_relay::frame::encode_send_packet(&key(2), &[byte])).collect();
+    room.raw_with_turns(a, &burst, b);
+    room.settle();
+    assert_eq!(room.events(b).len(), 100);
+    assert_eq!(room.server.counters().other.dropped_queue_head, 0);
+}
+
+#[test]
 fn those_who_heard_from_a_client_learn_that_it_left_and_others_do_not() {
     let mut room = Room::new();
     let (a, b, c) = (room.join(1), room.join(2), room.join(3));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use warren_crypto::{NodePublic, NodeSecret, Random, RelaySecret};
 use warren_relay::client::{Client, Event};
-use warren_relay::server::{CloseReason, ConnId, Server, ServerConfig};
+use warren_relay::server::{CloseReason, ConnId, Progress, Server, ServerConfig};
 
 pub struct Room {
     pub server: Server,
@@ -32,6 +32,21 @@ pub fn key(seed: u8) -> NodePublic {
 /// The shortest packet that counts as disco.
 pub fn disco_packet() -> Vec<u8> {
     [warren_relay::DISCO_MAGIC.as_slice(), &[0; 56]].concat()
+}
+
+/// An owner that gives receivers no turn between a sender's frames.
+fn push(server: &mut Server, id: ConnId, bytes: &[u8], now: Instant) {
+    let mut progress = server.handle_bytes(id, bytes, now);
+    while progress == Progress::Crowded {
+        progress = server.handle_rest(id, now);
+    }
+}
+
+fn admit(server: &mut Server, id: ConnId, is_admitted: bool, now: Instant) {
+    let mut progress = server.admit(id, is_admitted, now);
+    while progress == Progress::Crowded {
+        progress = server.handle_rest(id, now);
+    }
 }
 
 impl Room {
@@ -91,7 +106,19 @@ impl Room {
     }
 
     pub fn raw(&mut self, from: ConnId, bytes: &[u8]) {
-        self.server.handle_bytes(from, bytes, self.now);
+        push(&mut self.server, from, bytes, self.now);
+    }
+
+    /// The same, and `to` takes what waits for it whenever the relay is crowded.
+    pub fn raw_with_turns(&mut self, from: ConnId, bytes: &[u8], to: ConnId) {
+        let mut progress = self.server.handle_bytes(from, bytes, self.now);
+        while progress == Progress::Crowded {
+            while let Some(frame) = self.server.poll_transmit(to) {
+                let now = self.now;
+                self.client(to).handle_bytes(&frame, now).expect("the relay speaks the protocol");
+            }
+            progress = self.server.handle_rest(from, self.now);
+        }
     }
 
     pub fn leave(&mut self, id: ConnId) {
@@ -119,7 +146,7 @@ impl Room {
 
     pub fn answer_held(&mut self) {
         for id in std::mem::take(&mut self.held) {
-            self.server.admit(id, true, self.now);
+            admit(&mut self.server, id, true, self.now);
         }
     }
 
@@ -142,8 +169,8 @@ impl Room {
                     moved = true;
                     // In two pieces: a stream keeps no boundaries.
                     let (head, tail) = frame.split_at(frame.len() / 2);
-                    self.server.handle_bytes(*id, head, self.now);
-                    self.server.handle_bytes(*id, tail, self.now);
+                    push(&mut self.server, *id, head, self.now);
+                    push(&mut self.server, *id, tail, self.now);
                 }
             }
             while let Some(request) = self.server.poll_request() {
@@ -151,7 +178,7 @@ impl Room {
                 if self.hold_admission {
                     self.held.push(request.conn);
                 } else {
-                    self.server.admit(request.conn, !self.refused.contains(&request.key), self.now);
+                    admit(&mut self.server, request.conn, !self.refused.contains(&request.key), self.now);
                 }
             }
             while let Some(id) = self.server.poll_ready() {
