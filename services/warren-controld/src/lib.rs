@@ -1,1 +1,45 @@
-//! Control server: Noise endpoint, map streams, REST, login pages
+//! The control server: the Noise endpoint, map streams, the operators' API and the pages that people meet.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`config`] | file, environment, flags |
+//! | [`service`] | [`Service`]: opened from a configuration; [`Service::routes`] for a shared port, [`Service::run`] for its life |
+//! | `state_dir` | the Noise key on the disk |
+//! | `writer`, [`registry`] | the one task that decides and commits, and everybody's way to it |
+//! | `noise_endpoint`, `register`, `map_stream` | what clients speak |
+//! | [`admission`] | what relays ask |
+//! | `admin_door`, `rest` | what operators ask, on a Unix socket |
+//! | `pages`, `download` | what people see |
+//!
+//! What it is not: it computes neither who may see whom nor who may join (`warren-control`), knows no SQL
+//! (`warren-store`), and opens no port of its own but in [`run`]: the roof merges the routes of several services.
+//!
+//! ```text
+//! let service = Service::open(&config).await?;
+//! let routes = service.routes().merge(relay.routes());
+//! tokio::join!(listener::serve(port, routes, tls, caps, shutdown.clone()), service.run(shutdown));
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod admin_door;
+pub mod admission;
+mod clock;
+pub mod config;
+mod download;
+mod map_stream;
+mod noise_endpoint;
+mod pages;
+mod random;
+mod register;
+pub mod registry;
+mod rest;
+pub mod service;
+pub mod state_dir;
+mod writer;
+
+pub use admission::Admission;
+pub use config::{Config, ConfigError, Overrides, OwnRelay, TlsFiles};
+pub use registry::{CommandError, Registry};
+pub use service::{RunError, Service, StartError, run};
+pub use writer::WriterError;

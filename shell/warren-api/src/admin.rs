@@ -29,8 +29,8 @@ mod shapes;
 pub use client::{AdminError, Client};
 pub use shapes::{
     ApproveRoutes, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, KeyAnswer, KeysAnswer, Node,
-    NodeAnswer, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, SetPolicy, SetTags, User,
-    UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
+    NodeAnswer, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, SetPolicy, SetTags,
+    User, UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
 };
 
 /// Prefix of every path of this contract.

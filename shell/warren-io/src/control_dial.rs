@@ -177,9 +177,7 @@ pub async fn dial_control(
             let (io, _) = http_upgrade::upgrade(io, &wish)
                 .await
                 .map_err(|source| DialError::Upgrade { place: place.clone(), source })?;
-            NoiseStream::connect(io, initiator, version)
-                .await
-                .map_err(|source| DialError::Handshake { place, source })
+            NoiseStream::connect(io, initiator, version).await.map_err(|source| DialError::Handshake { place, source })
         }
     };
     let (plain, secure) = (random.fork(), random.fork());
@@ -240,7 +238,8 @@ pub async fn fetch_server_key(url: &Url, version: u16, options: &DialOptions) ->
         let io = connect(&plan.host, port, tls.then_some(options))
             .await
             .map_err(|source| FetchKeyError::Connect { place: place.clone(), source })?;
-        let http = |source: Box<dyn std::error::Error + Send + Sync>| FetchKeyError::Http { place: place.clone(), source };
+        let http =
+            |source: Box<dyn std::error::Error + Send + Sync>| FetchKeyError::Http { place: place.clone(), source };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|error| http(error.into()))?;
         let is_usual = port == if tls { 443 } else { 80 };

@@ -25,8 +25,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::answer::{self, Body};
-pub use crate::door::{Caps, Ticket};
 use crate::door::Door;
+pub use crate::door::{Caps, Ticket};
 use crate::routes::Routes;
 
 /// Until the first byte has come and, with TLS, the handshake is done. Clients that open a connection before they need
@@ -217,7 +217,10 @@ async fn answer(request: Request<Incoming>, peer: Peer, routes: &Routes<Peer>) -
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
-            ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"),
+            (
+                "content-security-policy",
+                "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+            ),
         ] {
             response.headers_mut().entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
         }

@@ -14,8 +14,8 @@ use warren_crypto::UnixTime;
 
 use super::shapes::{
     ApproveRoutes, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, KeyAnswer, KeysAnswer, Node,
-    NodeAnswer, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, SetPolicy, SetTags, User,
-    UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
+    NodeAnswer, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, SetPolicy, SetTags,
+    User, UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
 };
 use super::{BASE_PATH, HOST};
 

@@ -295,8 +295,12 @@ mod tests {
 
     #[test]
     fn a_request_may_leave_out_what_it_does_not_mean() {
-        let key: CreateKey = serde_json::from_str(r#"{"user":"1","expiration":"2026-01-01T00:00:00Z"}"#).expect("valid");
-        assert_eq!((key.user.as_str(), key.reusable, key.expiration), ("1", false, Some(UnixTime::from_secs(1_767_225_600))));
+        let key: CreateKey =
+            serde_json::from_str(r#"{"user":"1","expiration":"2026-01-01T00:00:00Z"}"#).expect("valid");
+        assert_eq!(
+            (key.user.as_str(), key.reusable, key.expiration),
+            ("1", false, Some(UnixTime::from_secs(1_767_225_600)))
+        );
         let expire: ExpireNode = serde_json::from_str("{}").expect("valid");
         assert_eq!(expire, ExpireNode::default());
     }

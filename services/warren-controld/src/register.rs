@@ -1,0 +1,68 @@
+//! `POST /machine/register`: a machine asks to join, stay, renew or leave (control-protocol.md §5).
+//!
+//! The rules are [`warren_control`]'s. Here a body is read within its limits, and a refusal becomes the answer that
+//! shows its text to the machine's user: status 200 with `Error`, since clients hide the text of any other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use warren_control::register::refused;
+use warren_control::{Actor, Answer, Command, What};
+use warren_io::answer::{self, Body};
+use warren_wire::{CapabilityVersion, RegisterRequest};
+
+use crate::noise_endpoint::Machine;
+use crate::registry::CommandError;
+use crate::service::Shared;
+
+/// Largest request inside a channel (§0).
+pub(crate) const LARGEST_REQUEST: usize = 1 << 20;
+
+/// For the whole of a request's body.
+pub(crate) const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, machine: Machine) -> Response<Body> {
+    if request.method() != Method::POST {
+        return answer::text(StatusCode::METHOD_NOT_ALLOWED, "use POST");
+    }
+    let body = match answer::read_body(request.into_body(), LARGEST_REQUEST, BODY_DEADLINE).await {
+        Ok(body) => body,
+        Err(error) => return error.response(),
+    };
+    let request: RegisterRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return answer::text(StatusCode::BAD_REQUEST, &format!("not a registration: {error}")),
+    };
+    if let Some(too_old) = refuse_old(request.version) {
+        return too_old;
+    }
+    let actor = Actor::Machine { key: machine.key, from: Some(machine.from) };
+    let what = What::Register { machine: machine.key, request: Box::new(request) };
+    // With a follow-up, the answer comes when an operator has decided; a client that leaves drops this future.
+    match shared.registry.command(Command { actor, what }).await {
+        Ok(Answer::Register(granted)) => match granted.response(&shared.server_url) {
+            Some(response) => answer::json(&response),
+            None => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+        },
+        Ok(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+        Err(CommandError::Refused(refusal)) => {
+            tracing::info!(machine = %machine.key.short(), %refusal, "a registration was refused");
+            answer::json(&refused(&refusal))
+        }
+        // Not the machine's fault, so its client shall try again by itself.
+        Err(error @ CommandError::Unavailable(_)) => answer::text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+/// Status 400 and the reason for clients that are too old (§4.2, §6.5).
+pub(crate) fn refuse_old(version: CapabilityVersion) -> Option<Response<Body>> {
+    let oldest = CapabilityVersion::OLDEST_SERVED;
+    (version < oldest).then(|| {
+        let text = format!(
+            "this client is too old (capability version {version}): this network needs {oldest}, which is Tailscale 1.80 or newer"
+        );
+        answer::text(StatusCode::BAD_REQUEST, &text)
+    })
+}

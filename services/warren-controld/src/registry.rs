@@ -1,0 +1,163 @@
+//! What everybody else in this service holds of the registry: a way to ask the one writer, and the last picture.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use warren_control::{Answer, AuthId, Command, Refusal, Snapshot, Waiting};
+use warren_wire::{MapRequest, NodeId};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    inputs: mpsc::Sender<Input>,
+    ended: mpsc::UnboundedSender<NodeId>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+}
+
+/// What the writer is told.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Command(Job),
+    /// A map request that is no stream.
+    Heard {
+        node: NodeId,
+        request: Box<MapRequest>,
+    },
+    /// A stream begins; `ready` is told when the picture shows it.
+    Stream {
+        node: NodeId,
+        request: Box<MapRequest>,
+        ready: oneshot::Sender<()>,
+    },
+    Waiting {
+        id: AuthId,
+        reply: oneshot::Sender<Option<Waiting>>,
+    },
+    AllWaiting {
+        reply: oneshot::Sender<Vec<(AuthId, Waiting)>>,
+    },
+    /// Does the database work?
+    Check {
+        reply: oneshot::Sender<bool>,
+    },
+}
+
+/// A command and whoever waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) command: Command,
+    pub(crate) reply: oneshot::Sender<Result<Answer, CommandError>>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The registry's rules say no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nothing of it is in the database; trying again later is right.
+    #[error("{0}; nothing was changed, try again later")]
+    Unavailable(String),
+}
+
+/// Ends of the channels that the writer holds.
+#[derive(Debug)]
+pub(crate) struct WriterEnds {
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    pub(crate) ended: mpsc::UnboundedReceiver<NodeId>,
+    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+}
+
+/// Full means that whoever asks waits: a wave of joins is slowed down, not refused.
+const QUEUE: usize = 1024;
+
+impl Registry {
+    pub(crate) fn new(first: Arc<Snapshot>) -> (Self, WriterEnds) {
+        let (input_sender, inputs) = mpsc::channel(QUEUE);
+        // Bounded by the number of open streams.
+        let (ended_sender, ended) = mpsc::unbounded_channel();
+        let (publisher, snapshots) = watch::channel(first);
+        let registry = Self { inputs: input_sender, ended: ended_sender, snapshots };
+        (registry, WriterEnds { inputs, ended, snapshots: publisher })
+    }
+
+    /// Has a command decided and committed. Once this has an answer, so have all who start the server again.
+    ///
+    /// Dropping the future gives up the answer, not the command.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn command(&self, command: Command) -> Result<Answer, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Command(Job { command, reply })).await?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// The last picture.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+
+    /// All pictures from now on; a slow reader misses some and sees the newest.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Takes in what a map request says. Returns at once when the queue has room; nobody waits for the disk.
+    pub(crate) async fn heard(&self, node: NodeId, request: MapRequest) -> Result<(), CommandError> {
+        self.send(Input::Heard { node, request: Box::new(request) }).await
+    }
+
+    /// Begins a map stream and takes in its request. It ends when the guard is dropped.
+    pub(crate) async fn begin_stream(&self, node: NodeId, request: MapRequest) -> Result<StreamGuard, CommandError> {
+        let (ready, is_ready) = oneshot::channel();
+        self.send(Input::Stream { node, request: Box::new(request), ready }).await?;
+        // From here on the stream counts, so whatever happens must end it.
+        let guard = StreamGuard { node, ended: self.ended.clone() };
+        is_ready.await.map_err(|_| stopping())?;
+        Ok(guard)
+    }
+
+    /// A registration that waits for an operator.
+    pub(crate) async fn waiting(&self, id: AuthId) -> Option<Waiting> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Waiting { id, reply }).await.ok()?;
+        answer.await.ok()?
+    }
+
+    /// All of them.
+    pub(crate) async fn all_waiting(&self) -> Vec<(AuthId, Waiting)> {
+        let (reply, answer) = oneshot::channel();
+        if self.send(Input::AllWaiting { reply }).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    /// Whether writer and database answer.
+    pub(crate) async fn check(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Check { reply }).await.is_ok() && answer.await.unwrap_or(false)
+    }
+
+    async fn send(&self, input: Input) -> Result<(), CommandError> {
+        self.inputs.send(input).await.map_err(|_| stopping())
+    }
+}
+
+fn stopping() -> CommandError {
+    CommandError::Unavailable("the server is stopping".to_owned())
+}
+
+/// A map stream that is open, as far as presence is concerned.
+#[derive(Debug)]
+pub(crate) struct StreamGuard {
+    node: NodeId,
+    ended: mpsc::UnboundedSender<NodeId>,
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        let _ = self.ended.send(self.node); // no writer, no presence
+    }
+}

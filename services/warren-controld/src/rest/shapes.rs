@@ -1,0 +1,79 @@
+//! The registry's rows as the API shows them: the one place that converts.
+
+use warren_api::admin;
+use warren_control::Snapshot;
+use warren_control::rows::{LOCAL_ISSUER, Node, Owner, PreAuthKey, Registered, User};
+use warren_wire::UserId;
+
+pub(super) fn user(user: &User) -> admin::User {
+    let is_local = user.issuer == LOCAL_ISSUER;
+    admin::User {
+        id: user.id.to_string(),
+        name: user.name.clone(),
+        created_at: Some(user.created),
+        display_name: user.display_name.clone(),
+        email: user.email.clone(),
+        provider_id: if is_local { String::new() } else { user.subject.clone() },
+        provider: user.issuer.clone(),
+        profile_pic_url: user.picture_url.clone(),
+    }
+}
+
+pub(super) fn node(node: &Node, snapshot: &Snapshot) -> admin::Node {
+    let registry = snapshot.registry();
+    let present = snapshot.present(node.id);
+    let announced = present.map(|present| present.hostinfo.routable_ips.clone()).unwrap_or_default();
+    let owner = match &node.owner {
+        Owner::User(id) => registry.user(*id).map(|found| user(found)).unwrap_or_default(),
+        Owner::Tags(_) => admin::User {
+            id: UserId::TAGGED_DEVICES.to_string(),
+            name: "tagged-devices".to_owned(),
+            ..admin::User::default()
+        },
+    };
+    let join_key = match node.registered {
+        Registered::Key(id) => registry.key(id),
+        Registered::Approved => None,
+    };
+    admin::Node {
+        id: node.id.to_string(),
+        machine_key: node.machine_key.to_string(),
+        node_key: node.node_key.to_string(),
+        disco_key: present.and_then(|present| present.disco).map(|disco| disco.to_string()).unwrap_or_default(),
+        ip_addresses: node.addresses().iter().map(|prefix| prefix.addr().to_string()).collect(),
+        name: node.hostname.clone(),
+        user: owner,
+        last_seen: present.and_then(|present| present.last_seen),
+        expiry: node.expiry,
+        pre_auth_key: join_key.map(|found| key(found, snapshot)),
+        created_at: Some(node.created),
+        register_method: match node.registered {
+            Registered::Key(_) => "REGISTER_METHOD_AUTH_KEY",
+            Registered::Approved => "REGISTER_METHOD_CLI",
+        }
+        .to_owned(),
+        given_name: node.name.clone(),
+        online: present.is_some_and(|present| present.online),
+        approved_routes: node.approved_routes.iter().map(ToString::to_string).collect(),
+        available_routes: announced.iter().map(ToString::to_string).collect(),
+        subnet_routes: announced.iter().filter(|r| node.approved_routes.contains(r)).map(ToString::to_string).collect(),
+        tags: node.owner.tags().into_iter().flatten().cloned().collect(),
+        expired: node.is_expired(crate::clock::wall()),
+        ephemeral: node.ephemeral,
+    }
+}
+
+/// Without its secret, which the server does not have.
+pub(super) fn key(key: &PreAuthKey, snapshot: &Snapshot) -> admin::PreAuthKey {
+    admin::PreAuthKey {
+        user: key.user.and_then(|id| snapshot.registry().user(id)).map(|found| user(found)),
+        id: key.id.to_string(),
+        key: format!("wkey-auth-{}-***", key.prefix),
+        reusable: key.reusable,
+        ephemeral: key.ephemeral,
+        used: key.used,
+        expiration: key.expiry,
+        created_at: Some(key.created),
+        acl_tags: key.tags.iter().cloned().collect(),
+    }
+}

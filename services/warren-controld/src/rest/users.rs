@@ -1,0 +1,46 @@
+//! People.
+
+use http::Response;
+use warren_api::admin::{CreateUser, UserAnswer, UsersAnswer};
+use warren_control::{Answer, What};
+use warren_io::answer::{self, Body};
+use warren_wire::UserId;
+
+use super::{Asked, RestError, nothing, number, shapes};
+
+pub(super) fn list(asked: &Asked) -> Result<Response<Body>, RestError> {
+    let id = asked.query("id").map(|text| number(text, "user")).transpose()?;
+    let snapshot = asked.snapshot();
+    let users = snapshot
+        .registry()
+        .users()
+        .filter(|user| id.is_none_or(|id| user.id.0 == id))
+        .filter(|user| asked.query("name").is_none_or(|name| user.name == name))
+        .filter(|user| asked.query("email").is_none_or(|email| user.email == email))
+        .map(|user| shapes::user(user))
+        .collect();
+    Ok(answer::json(&UsersAnswer { users }))
+}
+
+pub(super) async fn create(asked: &Asked) -> Result<Response<Body>, RestError> {
+    let CreateUser { name, display_name, email, picture_url } = asked.json()?;
+    show(asked.command(What::CreateUser { name, display_name, email, picture_url }).await?)
+}
+
+pub(super) async fn rename(asked: &Asked, id: &str, name: &str) -> Result<Response<Body>, RestError> {
+    let user = UserId(number(id, "user")?);
+    show(asked.command(What::RenameUser { user, name: name.to_owned() }).await?)
+}
+
+pub(super) async fn delete(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {
+    let user = UserId(number(id, "user")?);
+    asked.command(What::DeleteUser { user }).await?;
+    Ok(nothing())
+}
+
+fn show(answered: Answer) -> Result<Response<Body>, RestError> {
+    match answered {
+        Answer::User(user) => Ok(answer::json(&UserAnswer { user: shapes::user(&user) })),
+        _ => Err(RestError::Mixed),
+    }
+}

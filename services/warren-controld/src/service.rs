@@ -1,0 +1,301 @@
+//! A control server that runs: opened from its configuration, answering on whatever port the roof opens for it.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use warren_control::{Actor, Answer, Command, Control, RowsError, What};
+use warren_crypto::{MachinePublic, MachineSecret};
+use warren_io::answer::{self, Body};
+use warren_io::listener::{self, Peer};
+use warren_io::local_socket::{self, LocalListener, OpenTo};
+use warren_io::routes::Routes;
+use warren_store::{LoadError, OpenError, Store};
+use warren_wire::ServerKeys;
+
+use crate::admission::{self, Admission};
+use crate::config::{Config, ConfigError};
+use crate::download::Download;
+use crate::noise_endpoint::{self, Machine};
+use crate::random::Seeds;
+use crate::registry::{CommandError, Registry};
+use crate::state_dir::{self, StateError};
+use crate::writer::{Writer, WriterError};
+use crate::{admin_door, clock, pages};
+
+/// What all handlers share.
+pub(crate) struct Shared {
+    pub(crate) server_url: String,
+    pub(crate) noise_key: MachineSecret,
+    pub(crate) registry: Registry,
+    pub(crate) seeds: Seeds,
+    pub(crate) download: Download,
+    pub(crate) policy_file: Option<std::path::PathBuf>,
+    /// Who else than root may administer: the user that the server runs as.
+    pub(crate) owner: u32,
+    pub(crate) noise_routes: Arc<Routes<(Arc<Shared>, Machine)>>,
+    /// Turns true when everything should end.
+    pub(crate) shutdown: watch::Receiver<bool>,
+    /// Channels and streams, which outlive the request that began them.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Why a control server does not start. Each is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Folder or key.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// Its content.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// What its content means.
+    #[error("the control database cannot be used: {0}")]
+    Rows(#[from] RowsError),
+    /// The admin socket.
+    #[error(transparent)]
+    Socket(#[from] local_socket::BindError),
+    /// The public port.
+    #[error(transparent)]
+    Port(#[from] listener::BindError),
+    /// The policy file.
+    #[error("policy file {}: {reason}", .path.display())]
+    Policy {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something of the operating system.
+    #[error("{what}")]
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why a control server stopped before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It had to stop answering.
+    #[error("the control server stopped")]
+    Writer(#[from] WriterError),
+    /// A mistake in the rules themselves.
+    #[error("the control server's writer panicked; its log has the reason")]
+    Panicked,
+}
+
+/// A control server: state open, registry loaded, writer at work, nobody let in yet.
+pub struct Service {
+    shared: Arc<Shared>,
+    writer: AbortOnDropHandle<Result<(), WriterError>>,
+    admin: LocalListener,
+    stop: watch::Sender<bool>,
+}
+
+impl Service {
+    /// Opens state, database and admin socket and starts the writer. Undoes itself on error. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        let os = |what| move |source| StartError::Os { what, source };
+        let settings = config.settings()?;
+        let seeds = Seeds::from_system().map_err(os("get randomness"))?;
+        state_dir::prepare(&config.state_dir)?;
+        let noise_key = state_dir::noise_key(&config.state_dir, &mut seeds.fork())?;
+        let mut store = Store::open(&config.state_dir.join("control.db")).await?;
+        let rows = store.load().await?;
+        let control = Control::from_rows(&rows, settings, clock::now())?;
+        if let Some(folder) = config.socket.parent() {
+            make_run_folder(folder).map_err(os("make the folder of the admin socket"))?;
+        }
+        let admin = local_socket::bind(&config.socket, OpenTo::Owner).await?;
+        let download = Download::open(config.executable.as_deref()).map_err(os("open the program to hand out"))?;
+        let (stop, shutdown) = watch::channel(false);
+        let (registry, ends) = Registry::new(control.snapshot());
+        let writer = Writer::new(control, store, seeds.fork(), ends);
+        let service = Self {
+            writer: AbortOnDropHandle::new(tokio::spawn(writer.run(shutdown.clone()))),
+            shared: Arc::new(Shared {
+                server_url: config.server_url.clone(),
+                noise_key,
+                registry,
+                seeds,
+                download,
+                policy_file: config.policy_file.clone(),
+                owner: nix::unistd::geteuid().as_raw(),
+                noise_routes: Arc::new(noise_endpoint::routes()),
+                shutdown,
+                tasks: TaskTracker::new(),
+            }),
+            admin,
+            stop,
+        };
+        match service.take_policy_file().await {
+            Ok(()) => Ok(service),
+            Err(error) => {
+                service.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The server's Noise key, as `GET /key` tells it.
+    pub fn server_key(&self) -> MachinePublic {
+        self.shared.noise_key.public()
+    }
+
+    /// The registry, for whoever runs this server in process (`quickstart` makes its first user and key by it).
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// The relay beside us asks here.
+    pub fn admission(&self) -> Admission {
+        Admission::new(self.shared.registry.snapshots())
+    }
+
+    /// SHA-256 in hex of what `/get/…` serves, if it serves anything. Reads the whole file the first time.
+    pub async fn executable_sha256(&self) -> Option<String> {
+        self.shared.download.sha256().await.map(str::to_owned)
+    }
+
+    /// What this service answers on a shared public port.
+    pub fn routes(&self) -> Routes<Peer> {
+        let shared = || Arc::clone(&self.shared);
+        // A handler that needs to know nothing about its caller.
+        macro_rules! to {
+            ($handler:path) => {{
+                let shared = shared();
+                move |request: Request<Incoming>, _: Peer| $handler(Arc::clone(&shared), request)
+            }};
+        }
+        let for_upgrade = shared();
+        Routes::new()
+            .at("/ts2021", move |request, peer| noise_endpoint::upgrade(Arc::clone(&for_upgrade), request, peer))
+            .at("/key", to!(key))
+            .at("/verify", to!(admission::verify))
+            .at("/health", to!(health))
+            .at("/version", |_, _| async { version() })
+            .at("/robots.txt", |_, _| async { answer::text(StatusCode::OK, "User-agent: *\nDisallow: /") })
+            .at("/", to!(pages::root))
+            .at("/join", to!(pages::join))
+            .below("/register/", to!(pages::register))
+            .below("/get/", to!(crate::download::answer))
+    }
+
+    /// Serves the admin socket until `shutdown` turns true, then ends streams, saves and closes. The public port is the
+    /// roof's to serve, with [`Service::routes`]. Dropping the future is what a crash is: nothing answered is lost.
+    ///
+    /// # Errors
+    /// [`RunError`]: the writer ended by itself; everything has been stopped.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+        let ended = tokio::select! {
+            () = admin_door::serve(&self.admin, Arc::clone(&self.shared)) => None,
+            () = clock::told(&mut shutdown) => None,
+            ended = &mut self.writer => Some(ended),
+        };
+        match ended {
+            None => self.close().await.unwrap_or(Err(RunError::Panicked)),
+            Some(ended) => {
+                self.stop.send_replace(true);
+                ended.map_err(|_| RunError::Panicked)?.map_err(RunError::from)
+            }
+        }
+    }
+
+    /// `None`: the writer panicked.
+    async fn close(self) -> Option<Result<(), RunError>> {
+        self.stop.send_replace(true);
+        self.shared.tasks.close();
+        // Every task watches `stop`; none waits for anything else without a deadline of its own.
+        self.shared.tasks.wait().await;
+        self.writer.await.ok().map(|ended| ended.map_err(RunError::from))
+    }
+
+    async fn take_policy_file(&self) -> Result<(), StartError> {
+        let Some(path) = &self.shared.policy_file else { return Ok(()) };
+        let problem = |reason: String| StartError::Policy { path: path.clone(), reason };
+        let text = tokio::fs::read_to_string(path).await.map_err(|error| problem(error.to_string()))?;
+        if self.shared.registry.snapshot().registry().policy().is_some_and(|stored| stored.text == text) {
+            return Ok(());
+        }
+        let actor = Actor::Operator { name: path.display().to_string(), door: "policy file" };
+        match self.shared.registry.command(Command { actor, what: What::ReplacePolicy { text } }).await {
+            Ok(Answer::Policy { warnings, .. }) => {
+                for warning in warnings {
+                    tracing::warn!(path = %path.display(), %warning, "policy");
+                }
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(CommandError::Refused(refusal)) => Err(problem(refusal.to_string())),
+            Err(error) => Err(problem(error.to_string())),
+        }
+    }
+}
+
+/// A control server alone on its port, without a relay and without TLS, until `shutdown` turns true. The roof that
+/// merges several services does the same with more routes.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(config: &Config, shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+    let port = listener::bind(config.listen).map_err(StartError::from)?;
+    let service = Service::open(config).await?;
+    let routes = Arc::new(service.routes());
+    let serving = listener::serve(port, routes, None, listener::Caps::default(), shutdown.clone());
+    tokio::select! {
+        ended = service.run(shutdown.clone()) => ended,
+        () = serving => std::future::pending().await, // it ends by the same signal, which `run` then acts on
+    }
+}
+
+async fn key(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return answer::text(StatusCode::METHOD_NOT_ALLOWED, "use GET");
+    }
+    let query = request.uri().query().unwrap_or_default();
+    let version = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "v");
+    if version.and_then(|(_, text)| text.parse::<u32>().ok()).is_none() {
+        return answer::text(StatusCode::BAD_REQUEST, "say your capability version: /key?v=113");
+    }
+    answer::json(&ServerKeys { legacy_public_key: None, public_key: shared.noise_key.public() })
+}
+
+async fn health(shared: Arc<Shared>, _request: Request<Incoming>) -> Response<Body> {
+    let works = tokio::time::timeout(std::time::Duration::from_secs(5), shared.registry.check()).await;
+    let (status, word) = match works {
+        Ok(true) => (StatusCode::OK, "pass"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "fail"),
+    };
+    answer::content(status, "application/health+json", format!("{{\"status\":\"{word}\"}}"))
+}
+
+fn version() -> Response<Body> {
+    answer::json(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "product": "warren" }))
+}
+
+/// The folder of a socket is nobody else's: mode 0700 if we make it, as it is if it was there.
+fn make_run_folder(folder: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if folder.as_os_str().is_empty() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}

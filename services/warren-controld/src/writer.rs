@@ -1,0 +1,314 @@
+//! The one writer: it decides what is asked, commits it, makes it true, and only then answers.
+//!
+//! ```text
+//! wait ─▶ gather ─▶ decide on an overlay ─▶ commit ─▶ apply ─▶ publish one picture ─▶ answer ─▶ wait
+//!                                             └─ the database says no: drop the overlay, answer "try again later"
+//! ```
+//!
+//! Commands that come while a batch is under way make up the next batch, so a wave of joins pays one flush a batch.
+//! Presence goes the same way but for the commit.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use warren_control::{Answer, AuthId, Batch, Command, Control, Event, Refusal, RegisterAnswer, SoftRow, Staged};
+use warren_crypto::Random;
+use warren_store::{CommitError, Store};
+
+use crate::clock;
+use crate::registry::{CommandError, Input, Job, WriterEnds};
+
+/// At most forty pictures a second: every session looks at every one.
+const BETWEEN_PICTURES: Duration = Duration::from_millis(25);
+
+/// Most inputs in one batch, so that answers do not wait for an endless wave.
+const LARGEST_BATCH: usize = 1024;
+
+/// Soft facts go to the disk this long after they were said.
+const SOFT_DELAY: Duration = Duration::from_secs(1);
+
+/// A registration that waits for an operator is decided again this often even if nothing was settled: its link may have
+/// run out, or its client may have left.
+const HELD_FOR: Duration = Duration::from_secs(30);
+
+/// Why the writer stopped before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    /// Somebody else wrote to the database; our memory is no longer its fold.
+    #[error("another process changed the control database")]
+    NotAlone,
+    /// A batch did not fit onto the state that it was decided on.
+    #[error(transparent)]
+    Stale(#[from] warren_control::Stale),
+}
+
+pub(crate) struct Writer {
+    control: Control,
+    store: Store,
+    random: Random,
+    ends: WriterEnds,
+    /// Registrations without an answer yet.
+    held: Vec<Held>,
+    /// Soft facts that the database has not taken yet.
+    unsaved: Vec<SoftRow>,
+    save_soft_at: Option<Instant>,
+    last_picture: Instant,
+}
+
+struct Held {
+    id: AuthId,
+    job: Job,
+    again_at: Instant,
+}
+
+/// What one turn of the loop has gathered.
+#[derive(Default)]
+struct Turn {
+    jobs: Vec<Job>,
+    ready: Vec<oneshot::Sender<()>>,
+    count: usize,
+}
+
+impl Writer {
+    pub(crate) fn new(control: Control, store: Store, random: Random, ends: WriterEnds) -> Self {
+        Self {
+            control,
+            store,
+            random,
+            ends,
+            held: Vec::new(),
+            unsaved: Vec::new(),
+            save_soft_at: None,
+            last_picture: clock::now(),
+        }
+    }
+
+    /// Works until `shutdown` turns true, then saves what is soft and closes the database. Dropping the future instead
+    /// is what a crash is: nothing that was answered is lost.
+    ///
+    /// # Errors
+    /// [`WriterError`]: going on would answer from a wrong state.
+    pub(crate) async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), WriterError> {
+        loop {
+            let mut turn = Turn::default();
+            let deadline = self.deadline();
+            tokio::select! {
+                () = clock::told(&mut shutdown) => break,
+                Some(node) = self.ends.ended.recv() => self.stream_ended(node),
+                Some(input) = self.ends.inputs.recv() => self.take(input, &mut turn).await,
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+            // Never in the way of the first after a pause; under load, the longer wait makes the larger batch.
+            let picture_due = self.last_picture + BETWEEN_PICTURES;
+            if picture_due > clock::now() {
+                tokio::time::sleep_until(picture_due.into()).await;
+            }
+            while let Ok(node) = self.ends.ended.try_recv() {
+                self.stream_ended(node);
+            }
+            while turn.count < LARGEST_BATCH
+                && let Ok(input) = self.ends.inputs.try_recv()
+            {
+                self.take(input, &mut turn).await;
+            }
+            self.finish(turn).await?;
+        }
+        self.save_soft().await;
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(%error, "the control database was not closed cleanly");
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Instant {
+        let held = self.held.iter().map(|held| held.again_at).min();
+        let others = held.into_iter().chain(self.save_soft_at);
+        others.fold(self.control.poll_timeout(), Instant::min)
+    }
+
+    async fn take(&mut self, input: Input, turn: &mut Turn) {
+        turn.count += 1;
+        match input {
+            Input::Command(job) => turn.jobs.push(job),
+            Input::Heard { node, request } => {
+                self.control.handle_map_request(node, &request);
+                self.soft_changed();
+            }
+            Input::Stream { node, request, ready } => {
+                self.control.handle_map_request(node, &request);
+                self.control.handle_stream_started(node);
+                self.soft_changed();
+                turn.ready.push(ready);
+            }
+            Input::Waiting { id, reply } => {
+                let _ = reply.send(self.control.waiting(id, clock::wall()).cloned());
+            }
+            Input::AllWaiting { reply } => {
+                let _ = reply.send(self.control.all_waiting(clock::wall()));
+            }
+            Input::Check { reply } => {
+                let works = self.store.check().await;
+                if let Err(error) = &works {
+                    tracing::error!(%error, "the control database does not answer");
+                }
+                let _ = reply.send(works.is_ok());
+            }
+        }
+    }
+
+    fn stream_ended(&mut self, node: warren_wire::NodeId) {
+        self.control.handle_stream_ended(node, clock::now(), clock::wall());
+        self.soft_changed();
+    }
+
+    fn soft_changed(&mut self) {
+        if self.save_soft_at.is_none() {
+            self.save_soft_at = Some(clock::now() + SOFT_DELAY);
+        }
+    }
+
+    /// Decides, commits, applies, publishes, answers: in this order.
+    async fn finish(&mut self, turn: Turn) -> Result<(), WriterError> {
+        let now = clock::now();
+        if self.control.poll_timeout() <= now {
+            self.control.handle_timeout(now, clock::wall());
+            self.soft_changed();
+        }
+        let mut jobs = turn.jobs;
+        while let Some(command) = self.control.poll_ask() {
+            jobs.push(Job { command, reply: oneshot::channel().0 });
+        }
+        jobs.extend(self.take_held(|held| held.again_at <= now));
+        let mut answers = Vec::new();
+        let mut settled = Vec::new();
+        if !jobs.is_empty() {
+            (answers, settled) = self.decide_and_commit(jobs).await?;
+        }
+        if let Some(picture) = self.control.publish() {
+            self.ends.snapshots.send_replace(picture);
+        }
+        self.last_picture = clock::now();
+        for (job, answer) in answers {
+            match answer {
+                Ok(Answer::Register(RegisterAnswer::Wait(id))) => self.hold(id, job),
+                answer => drop(job.reply.send(answer)), // whoever asked may have left
+            }
+        }
+        // Those who wait for what was just settled ask again, in the next batch.
+        for held in &mut self.held {
+            if settled.contains(&held.id) {
+                held.again_at = now;
+            }
+        }
+        for ready in turn.ready {
+            let _ = ready.send(());
+        }
+        if self.save_soft_at.is_some_and(|at| at <= now) {
+            self.save_soft().await;
+        }
+        Ok(())
+    }
+
+    async fn decide_and_commit(
+        &mut self,
+        jobs: Vec<Job>,
+    ) -> Result<(Vec<(Job, Result<Answer, CommandError>)>, Vec<AuthId>), WriterError> {
+        let (batch, answers) = self.decide(&jobs);
+        let committed = self.store.commit(&batch).await;
+        if let Err(CommitError::Stale { .. }) = committed {
+            return Err(WriterError::NotAlone);
+        }
+        let settled = match &committed {
+            Ok(()) => batch.events.iter().filter_map(settled_by).collect(),
+            Err(_) => Vec::new(),
+        };
+        let answers: Vec<_> = match committed {
+            Ok(()) => {
+                self.control.apply(batch, clock::now())?;
+                answers
+            }
+            Err(error) => {
+                tracing::error!(%error, commands = jobs.len(), "a batch was not committed");
+                let unavailable = |answer| match answer {
+                    Ok(_) => Err(CommandError::Unavailable(error.to_string())),
+                    refused => refused,
+                };
+                answers.into_iter().map(unavailable).collect()
+            }
+        };
+        Ok((jobs.into_iter().zip(answers).collect(), settled))
+    }
+
+    /// Decides all jobs on one overlay. A command that makes the rules panic is refused, and the others are decided
+    /// anew without it.
+    fn decide(&mut self, jobs: &[Job]) -> (Batch, Vec<Result<Answer, CommandError>>) {
+        let wall = clock::wall();
+        let mut bad = vec![false; jobs.len()];
+        loop {
+            let mut staged = Staged::begin(&self.control);
+            let mut answers = Vec::with_capacity(jobs.len());
+            let mut panicked = None;
+            for (at, job) in jobs.iter().enumerate() {
+                if bad[at] {
+                    answers.push(Err(CommandError::Unavailable("internal error".to_owned())));
+                    continue;
+                }
+                let command = Command::clone(&job.command);
+                let random = &mut self.random;
+                // The overlay is thrown away after a panic, and the generator has no state that could be half done.
+                match catch_unwind(AssertUnwindSafe(|| staged.decide(command, wall, random))) {
+                    Ok(answer) => answers.push(answer.map_err(|refusal: Refusal| CommandError::Refused(refusal))),
+                    Err(_) => {
+                        tracing::error!(action = job.command.what.action(), "deciding a command panicked");
+                        panicked = Some(at);
+                        break;
+                    }
+                }
+            }
+            match panicked {
+                Some(at) => bad[at] = true,
+                None => return (staged.finish(), answers),
+            }
+        }
+    }
+
+    fn hold(&mut self, id: AuthId, job: Job) {
+        if !job.reply.is_closed() {
+            self.held.push(Held { id, job, again_at: clock::now() + HELD_FOR });
+        }
+    }
+
+    fn take_held(&mut self, is_due: impl Fn(&Held) -> bool) -> Vec<Job> {
+        let (due, rest) = std::mem::take(&mut self.held).into_iter().partition(|held| is_due(held));
+        self.held = rest;
+        let due: Vec<Held> = due;
+        due.into_iter().map(|held| held.job).filter(|job| !job.reply.is_closed()).collect()
+    }
+
+    async fn save_soft(&mut self) {
+        self.save_soft_at = None;
+        self.unsaved.extend(self.control.take_soft());
+        if self.unsaved.is_empty() {
+            return;
+        }
+        // Of a node that was said twice, the later row is written last and stays.
+        match self.store.save_soft(&self.unsaved).await {
+            Ok(()) => self.unsaved.clear(),
+            Err(error) => {
+                tracing::warn!(%error, "what nodes said about themselves was not saved; it will be tried again");
+                let mut newest = std::collections::BTreeMap::new();
+                newest.extend(self.unsaved.drain(..).map(|row| (row.node, row)));
+                self.unsaved = newest.into_values().collect();
+                self.save_soft_at = Some(clock::now() + 10 * SOFT_DELAY);
+            }
+        }
+    }
+}
+
+fn settled_by(event: &Event) -> Option<AuthId> {
+    match event {
+        Event::RegistrationSettled(id) => Some(*id),
+        _ => None,
+    }
+}

@@ -1,0 +1,8 @@
+//! The control server on loopback, met by a client of our own: real port, real Noise, real database.
+
+mod client;
+mod doors;
+mod joining;
+mod maps;
+mod restart;
+mod world;
