@@ -231,7 +231,7 @@ impl Config {
     /// The host of `server_url`, shown as the network's name.
     pub fn host(&self) -> String {
         let host = url::Url::parse(&self.server_url).ok().and_then(|url| url.host_str().map(str::to_owned));
-        host.unwrap_or_default()
+        host.unwrap_or_default().trim_matches(['[', ']']).to_owned()
     }
 
     /// What decisions and maps depend on, checked.

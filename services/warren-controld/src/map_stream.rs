@@ -28,7 +28,6 @@ use warren_wire::{MapRequest, MapResponse, NodeId, framing};
 use crate::clock;
 use crate::noise_endpoint::Machine;
 use crate::register::{BODY_DEADLINE, LARGEST_REQUEST, refuse_old};
-use crate::registry::StreamGuard;
 use crate::service::Shared;
 
 /// A keep-alive goes out this long after the last frame, spread so that thousands of clients do not march in step
@@ -69,7 +68,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
     };
     let session = Session::new(node, request.node_key, request.version);
     match (request.stream, request.omit_peers) {
-        (true, _) => stream(shared, node, session, request, coding).await,
+        (true, _) => stream(shared, node, session, request, coding, machine.busy).await,
         (false, true) => match shared.registry.heard(node, request).await {
             Ok(()) => answer::empty(StatusCode::OK),
             Err(error) => answer::text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
@@ -94,6 +93,7 @@ async fn stream(
     mut session: Session,
     request: MapRequest,
     coding: Coding,
+    busy: Arc<()>,
 ) -> Response<Body> {
     let guard = match shared.registry.begin_stream(node, request).await {
         Ok(guard) => guard,
@@ -110,7 +110,10 @@ async fn stream(
     }
     let random = shared.seeds.fork();
     let tasks = shared.tasks.clone();
-    tasks.spawn(feed(shared, session, frames, coding, random, guard));
+    tasks.spawn(async move {
+        feed(shared, session, frames, coding, random).await;
+        drop((guard, busy));
+    });
     Response::new(Frames(body).boxed_unsync())
 }
 
@@ -137,7 +140,6 @@ async fn feed(
     frames: mpsc::Sender<Bytes>,
     coding: Coding,
     mut random: Random,
-    guard: StreamGuard,
 ) {
     let mut snapshots = shared.registry.snapshots();
     let mut shutdown = shared.shutdown.clone();
@@ -180,7 +182,6 @@ async fn feed(
             _ => break,
         }
     }
-    drop(guard);
 }
 
 /// Whether frames are compressed: each on its own, without shared context (§6.3).

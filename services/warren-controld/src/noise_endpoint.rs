@@ -32,6 +32,10 @@ const STREAMS: u32 = 64;
 const PING: Duration = Duration::from_secs(60);
 const PING_ANSWER: Duration = Duration::from_secs(30);
 
+/// A channel on which nothing is asked or streamed for up to twice this long is closed: clients that are at work have a
+/// stream open, and anybody can open channels.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// Bytes of one stream that wait for a slow client in our memory.
 const SEND_BUFFER: usize = 256 << 10;
 
@@ -42,6 +46,8 @@ pub(crate) struct Machine {
     pub(crate) key: MachinePublic,
     /// Where the connection came from.
     pub(crate) from: IpAddr,
+    /// Whoever works for this connection holds a clone, beyond the answer if need be; without any it is idle.
+    pub(crate) busy: Arc<()>,
 }
 
 /// Answers the upgrade request and serves the channel in a task of its own.
@@ -94,7 +100,8 @@ async fn serve(
         }
     };
     let Ok(Some((stream, key))) = tokio::time::timeout(HANDSHAKE, opening).await else { return };
-    let machine = Machine { key, from: peer.address.ip().to_canonical() };
+    let busy = Arc::new(());
+    let machine = Machine { key, from: peer.address.ip().to_canonical(), busy: Arc::clone(&busy) };
     let service = service_fn(move |request| {
         let (shared, machine) = (Arc::clone(&shared), machine.clone());
         async move {
@@ -111,9 +118,32 @@ async fn serve(
         .initial_connection_window_size(256 << 10)
         .keep_alive_interval(Some(PING))
         .keep_alive_timeout(PING_ANSWER);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = idle(&busy) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(IDLE, connection).await.unwrap_or(Ok(()))
+        }
+    };
     // How a client leaves is its own affair; what it asked is answered or dropped by the handlers.
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = ended {
         tracing::debug!(peer = %peer.address, %error, "a control channel ended");
+    }
+}
+
+/// Returns when nobody has held `busy` at two looks in a row.
+async fn idle(busy: &Arc<()>) {
+    /// Ours and the service's.
+    const NOBODY: usize = 2;
+    let mut was_idle = false;
+    loop {
+        tokio::time::sleep(IDLE).await;
+        let is_idle = Arc::strong_count(busy) <= NOBODY;
+        if is_idle && was_idle {
+            return;
+        }
+        was_idle = is_idle;
     }
 }
 

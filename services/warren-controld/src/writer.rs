@@ -187,8 +187,8 @@ impl Writer {
         }
         if let Some(picture) = self.control.publish() {
             self.ends.snapshots.send_replace(picture);
+            self.last_picture = clock::now();
         }
-        self.last_picture = clock::now();
         for (job, answer) in answers {
             match answer {
                 Ok(Answer::Register(RegisterAnswer::Wait(id))) => self.hold(id, job),

@@ -11,7 +11,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,7 @@ use warren_crypto::{MachinePublic, MachineSecret, Random};
 
 use crate::http_upgrade::{self, Rewound, UpgradeError, Wish};
 use crate::noise_stream::{NoiseStream, OpenError};
+use crate::tls::{self, Trust};
 
 /// Value of `Upgrade`, both ways.
 pub const PROTOCOL: &str = "tailscale-control-protocol";
@@ -309,19 +310,15 @@ fn is_private(host: &Host<String>) -> bool {
     }
 }
 
-async fn connect(host: &Host<String>, port: u16, tls: Option<&DialOptions>) -> io::Result<Box<dyn Duplex>> {
+async fn connect(host: &Host<String>, port: u16, by_tls: Option<&DialOptions>) -> io::Result<Box<dyn Duplex>> {
     let tcp = connect_tcp(host, port).await?;
     let _ = tcp.set_nodelay(true); // only costs time if refused
-    let Some(options) = tls else { return Ok(Box::new(tcp)) };
+    let Some(options) = by_tls else { return Ok(Box::new(tcp)) };
     let config = match &options.tls {
         Some(config) => Arc::clone(config),
-        None => system_roots()?,
+        None => tls::client_config(Trust::System).map_err(io::Error::other)?,
     };
-    let name = match host {
-        Host::Domain(name) => rustls::pki_types::ServerName::try_from(name.clone()).map_err(io::Error::other)?,
-        Host::Ipv4(v4) => IpAddr::from(*v4).into(),
-        Host::Ipv6(v6) => IpAddr::from(*v6).into(),
-    };
+    let name = tls::server_name(&host.to_string()).ok_or_else(|| io::Error::other("no name for TLS"))?;
     let stream = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await?;
     Ok(Box::new(stream))
 }
@@ -362,19 +359,6 @@ fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let longest = first.len().max(second.len());
     let pairs = (0..longest).flat_map(|at| [first.get(at), second.get(at)]);
     pairs.flatten().copied().collect()
-}
-
-fn system_roots() -> io::Result<Arc<rustls::ClientConfig>> {
-    let mut roots = rustls::RootCertStore::empty();
-    // Single unreadable certificates are a fact of life; none at all shows when a server is verified.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub struct Caps {
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { young: 2048, young_per_source: 512, grown: 20_000, grown_per_source: 12_000 }
+        Self { young: 2048, young_per_source: 512, grown: 20_000, grown_per_source: 4096 }
     }
 }
 
@@ -87,9 +87,12 @@ impl Door {
         (Arc::new(ticket), told)
     }
 
-    /// Sends the oldest young connection away, if there is one: the process is out of file descriptors.
-    pub(crate) fn make_room(&self) {
-        self.counts().shut_out_oldest();
+    /// Sends the oldest young connections away: the process is out of file descriptors.
+    pub(crate) fn make_room(&self, most: usize) {
+        let mut counts = self.counts();
+        for _ in 0..most {
+            counts.shut_out_oldest();
+        }
     }
 
     fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {

@@ -39,6 +39,9 @@ const HEAD: Duration = Duration::from_secs(30);
 /// Largest head of a request, and so the memory that one unfinished head can hold.
 const LARGEST_HEAD: usize = 16 << 10;
 
+/// Young connections that are shut out at once when the process is out of file descriptors.
+const ROOM: usize = 64;
+
 /// A peer that vanished without a word is noticed when this has passed without an acknowledgement.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
@@ -120,6 +123,7 @@ pub async fn serve(
     caps: Caps,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    allow_many_files();
     let door = Door::new(caps);
     let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
     let mut connections = JoinSet::new();
@@ -137,10 +141,10 @@ pub async fn serve(
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                // Out of file descriptors, most likely: the oldest idler pays, and others will come free.
+                // Out of file descriptors, most likely: the oldest idlers pay, and others will come free.
                 tracing::warn!(%error, "a connection could not be accepted");
-                door.make_room();
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                door.make_room(ROOM);
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
     }
@@ -228,6 +232,17 @@ async fn answer(request: Request<Incoming>, peer: Peer, routes: &Routes<Peer>) -
     response
 }
 
+/// Takes all file descriptors that the system lets this process have: the usual 1024 are a limit for programs that use
+/// `select`, which this one does not. What is refused shows when descriptors run out.
+fn allow_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 /// Options that make no difference to correctness, so a refusal is not an error.
 fn prepare(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
@@ -243,4 +258,41 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Certificate, Trust, client_config};
+    use crate::{DialOptions, FetchKeyError, fetch_server_key};
+    use url::Url;
+
+    #[tokio::test]
+    async fn tls_and_plain_http_are_answered_on_one_port() {
+        let key = warren_crypto::MachinePublic::from_bytes([7; 32]);
+        let routes = Routes::new().at("/key", move |_, peer: Peer| async move {
+            assert!(peer.address.ip().is_loopback());
+            answer::json(&serde_json::json!({ "publicKey": key, "tls": peer.is_tls }))
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let certificate = Certificate::kept_in(folder.path(), &["localhost".to_owned()]).expect("a certificate");
+        let fingerprint = certificate.fingerprint();
+        let tls = certificate.into_server_config().expect("they belong together");
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let (stop, shutdown) = watch::channel(false);
+        let serving = tokio::spawn(serve(listener, Arc::new(routes), Some(tls), Caps::default(), shutdown));
+
+        let fetch = async |scheme: &str, trust| {
+            let url = Url::parse(&format!("{scheme}://127.0.0.1:{port}")).expect("a URL");
+            let options = DialOptions { tls: Some(client_config(trust).expect("usable")), ..DialOptions::default() };
+            fetch_server_key(&url, 113, &options).await
+        };
+        assert_eq!(fetch("http", Trust::Anything).await.expect("plain"), key);
+        assert_eq!(fetch("https", Trust::Pinned(fingerprint)).await.expect("TLS"), key);
+        let other = fetch("https", Trust::Pinned([1; 32])).await;
+        assert!(matches!(other, Err(FetchKeyError::Connect { .. })), "{other:?}");
+        stop.send_replace(true);
+        serving.await.expect("it ends when told");
+    }
 }
