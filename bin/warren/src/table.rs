@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Table};
 /// Columns aligned by two spaces, no lines: what scripts of the field cut with `awk`.
 pub fn plain(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     if !header.is_empty() {
         table.set_header(header.iter().copied());
     }

@@ -10,13 +10,11 @@ use tracing::{error, info, warn};
 use warren_driver::{Driver, DriverConfig, DriverHandle, Mode, StartError};
 use warren_io::local_socket::{self, BindError, LocalListener, OpenTo};
 use warren_node::{Command, Notice, PrefsEdit};
+use warren_wire::CapabilityVersion;
 
 use crate::backend::NodeBackend;
 use crate::config::{AutoLogin, Config};
 use crate::local_api;
-
-/// The capability version that LocalAPI states; that of the map requests of `warren-node`.
-const CAPABILITY: u32 = 113;
 
 /// Why a daemon did not start. What had been started is undone.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +61,7 @@ pub async fn run(config: Config, ready: impl FnOnce() + Send, mut shutdown: watc
     let mut serving = JoinSet::new();
     for listener in listeners {
         info!(socket = %listener.path().display(), "LocalAPI answers");
-        serving.spawn(local_api::serve(listener, backend.clone(), CAPABILITY, shutdown.clone()));
+        serving.spawn(local_api::serve(listener, backend.clone(), CapabilityVersion::OUR_NODE.0, shutdown.clone()));
     }
     serving.spawn(write_news(handle.clone()));
     ready();

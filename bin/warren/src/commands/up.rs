@@ -140,7 +140,7 @@ pub async fn start(client: &Client, status: &Status, login: &Login, wanted: Pref
     wait(client, &mut bus, login).await
 }
 
-async fn wait(client: &Client, bus: &mut warren_api::local::client::Watcher, login: &Login) -> Result<()> {
+pub(super) async fn wait(client: &Client, bus: &mut warren_api::local::client::Watcher, login: &Login) -> Result<()> {
     let mut shown = Shown::default();
     let following = follow(client, bus, login, &mut shown);
     if login.timeout.is_zero() {

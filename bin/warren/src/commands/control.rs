@@ -1,0 +1,392 @@
+//! `warren control users|nodes|keys|policy|auth …`: an operator's commands, over the server's admin socket.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use warren_api::admin::{Client, CreateKey, CreateUser, ExpireNode, Node, PreAuthKey, User};
+use warren_crypto::UnixTime;
+
+use crate::{table, words};
+
+/// Without a time, a key is good for an hour: long enough to walk to the other machine.
+const KEY_LIFETIME: &str = "1h";
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Operate {
+    /// People
+    #[command(subcommand, alias = "user")]
+    Users(Users),
+    /// Devices
+    #[command(subcommand, alias = "node")]
+    Nodes(Nodes),
+    /// Keys that let devices in without a person
+    #[command(subcommand, visible_alias = "preauthkeys", alias = "authkeys", alias = "key")]
+    Keys(Keys),
+    /// Who may reach whom
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Devices that wait to be let in
+    #[command(subcommand)]
+    Auth(Auth),
+    /// Whether the server works
+    Health(Output),
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct Output {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Users {
+    /// Add a person
+    #[command(visible_alias = "new")]
+    Create {
+        name: String,
+        #[arg(short = 'd', long, default_value = "")]
+        display_name: String,
+        #[arg(short = 'e', long, default_value = "")]
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show them
+    #[command(visible_alias = "ls")]
+    List(Output),
+    /// Give a person another name
+    Rename { user: String, new_name: String },
+    /// Remove a person who has no devices
+    #[command(visible_alias = "destroy")]
+    Delete { user: String },
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Nodes {
+    /// Show them
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only those of this person
+        #[arg(short = 'u', long)]
+        user: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let in a device that waits at a login page
+    #[command(visible_alias = "approve")]
+    Register {
+        /// Whose it is
+        #[arg(short = 'u', long)]
+        user: String,
+        /// From the page that the device was sent to
+        #[arg(long = "auth-id", alias = "key")]
+        auth_id: String,
+    },
+    /// End a device's key, now or at a time
+    #[command(visible_alias = "logout")]
+    Expire {
+        node: String,
+        /// From now, such as 30d
+        #[arg(long, value_parser = words::parse_duration, conflicts_with = "never")]
+        after: Option<Duration>,
+        /// The key never expires
+        #[arg(long)]
+        never: bool,
+    },
+    /// Give a device another name
+    Rename { node: String, new_name: String },
+    /// Set a device's tags (all of them, comma-separated)
+    Tag { node: String, tags: String },
+    /// Forget a device
+    #[command(visible_alias = "rm")]
+    Delete { node: String },
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Keys {
+    /// Make one; it is shown once
+    #[command(visible_alias = "new")]
+    Create {
+        /// Whose the devices will be (not needed with --tags)
+        #[arg(short = 'u', long, default_value = "")]
+        user: String,
+        /// Good for more than one device
+        #[arg(long)]
+        reusable: bool,
+        /// Devices go when they have been away for a while
+        #[arg(long)]
+        ephemeral: bool,
+        /// How long it lets devices in
+        #[arg(short = 'e', long, default_value = KEY_LIFETIME, value_parser = words::parse_duration)]
+        expiration: Duration,
+        /// Tags of the devices, comma-separated
+        #[arg(long, default_value = "")]
+        tags: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show them, without their secrets
+    #[command(visible_alias = "ls")]
+    List(Output),
+    /// Let nobody in with it any more
+    #[command(visible_alias = "revoke")]
+    Expire { id: String },
+    /// Forget it
+    #[command(visible_alias = "rm")]
+    Delete { id: String },
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Policy {
+    /// Show the one in force
+    #[command(visible_alias = "show")]
+    Get,
+    /// Put one in force
+    #[command(visible_alias = "put")]
+    Set {
+        #[arg(short = 'f', long)]
+        file: PathBuf,
+    },
+    /// Would the server take this one?
+    Check {
+        #[arg(short = 'f', long)]
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Auth {
+    /// Show the devices that wait
+    #[command(visible_alias = "ls")]
+    List(Output),
+    /// Let one in
+    Register {
+        #[arg(short = 'u', long)]
+        user: String,
+        #[arg(long)]
+        auth_id: String,
+    },
+    /// Turn one away
+    Reject {
+        #[arg(long)]
+        auth_id: String,
+    },
+}
+
+pub async fn run(client: &Client, command: &Operate) -> Result<()> {
+    match command {
+        Operate::Users(users) => self::users(client, users).await,
+        Operate::Nodes(nodes) => self::nodes(client, nodes).await,
+        Operate::Keys(keys) => self::keys(client, keys).await,
+        Operate::Policy(policy) => self::policy(client, policy).await,
+        Operate::Auth(auth) => self::auth(client, auth).await,
+        Operate::Health(output) => {
+            let health = client.health().await?;
+            if output.json {
+                return print_json(&health);
+            }
+            if !health.database_connectivity {
+                bail!("the server answers, but its database does not take writes");
+            }
+            println!("The server works.");
+            Ok(())
+        }
+    }
+}
+
+async fn users(client: &Client, command: &Users) -> Result<()> {
+    match command {
+        Users::Create { name, display_name, email, output } => {
+            let wish = CreateUser {
+                name: name.clone(),
+                display_name: display_name.clone(),
+                email: email.clone(),
+                ..CreateUser::default()
+            };
+            let user = client.create_user(&wish).await?;
+            if output.json {
+                return print_json(&user);
+            }
+            println!("User {} has the id {}.", user.name, user.id);
+        }
+        Users::List(output) => {
+            let users = client.users().await?;
+            if output.json {
+                return print_json(&users);
+            }
+            let rows = users.iter().map(|user| {
+                let User { id, display_name, name, email, created_at, .. } = user.clone();
+                vec![id, display_name, name, email, date(created_at)]
+            });
+            println!("{}", table::plain(&["ID", "Name", "Username", "Email", "Created"], rows));
+        }
+        Users::Rename { user, new_name } => {
+            let id = client.user(user).await?.id;
+            client.rename_user(&id, new_name).await?;
+        }
+        Users::Delete { user } => {
+            let id = client.user(user).await?.id;
+            client.delete_user(&id).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
+    match command {
+        Nodes::List { user, output } => {
+            let nodes = client.nodes(user.as_deref()).await?;
+            if output.json {
+                return print_json(&nodes);
+            }
+            let header = ["ID", "Name", "User", "Tags", "IP addresses", "Last seen", "Expiration", "Connected"];
+            let rows = nodes.iter().map(|node| {
+                vec![
+                    node.id.clone(),
+                    node.given_name.clone(),
+                    node.user.name.clone(),
+                    node.tags.join(","),
+                    node.ip_addresses.join(", "),
+                    date(node.last_seen),
+                    if node.expired { "expired".into() } else { date(node.expiry) },
+                    if node.online { "online".into() } else { "offline".into() },
+                ]
+            });
+            println!("{}", table::plain(&header, rows));
+        }
+        Nodes::Register { user, auth_id } => {
+            let node = client.register(user, auth_id).await?;
+            println!("{} has joined as {}.", node.given_name, node.ip_addresses.join(", "));
+        }
+        Nodes::Expire { node, after, never } => {
+            let expiry = after.map(|after| now().saturating_add(after));
+            let id = find(client, node).await?.id;
+            client.expire_node(&id, &ExpireNode { expiry, disable_expiry: *never }).await?;
+        }
+        Nodes::Rename { node, new_name } => {
+            let id = find(client, node).await?.id;
+            client.rename_node(&id, new_name).await?;
+        }
+        Nodes::Tag { node, tags } => {
+            let id = find(client, node).await?.id;
+            client.set_tags(&id, &list(tags)).await?;
+        }
+        Nodes::Delete { node } => {
+            let id = find(client, node).await?.id;
+            client.delete_node(&id).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn keys(client: &Client, command: &Keys) -> Result<()> {
+    match command {
+        Keys::Create { user, reusable, ephemeral, expiration, tags, output } => {
+            if user.is_empty() && tags.is_empty() {
+                bail!("whose devices will it let in? Name --user, or --tags for devices that belong to nobody");
+            }
+            let wish = CreateKey {
+                user: user.clone(),
+                reusable: *reusable,
+                ephemeral: *ephemeral,
+                expiration: Some(now().saturating_add(*expiration)),
+                acl_tags: list(tags),
+            };
+            let key = client.create_key(&wish).await?;
+            if output.json {
+                return print_json(&key);
+            }
+            println!("{}", key.key);
+        }
+        Keys::List(output) => {
+            let keys = client.keys().await?;
+            if output.json {
+                return print_json(&keys);
+            }
+            let header = ["ID", "Key", "Reusable", "Ephemeral", "Used", "Expiration", "Created", "Owner"];
+            let rows = keys.iter().map(|key: &PreAuthKey| {
+                let owner = key.user.as_ref().map_or_else(|| key.acl_tags.join(","), |user| user.name.clone());
+                let flags = [key.reusable, key.ephemeral, key.used].map(|flag| flag.to_string());
+                let [reusable, ephemeral, used] = flags;
+                vec![key.id.clone(), key.key.clone(), reusable, ephemeral, used, date(key.expiration), date(key.created_at), owner]
+            });
+            println!("{}", table::plain(&header, rows));
+        }
+        Keys::Expire { id } => client.expire_key(id).await?,
+        Keys::Delete { id } => client.delete_key(id).await?,
+    }
+    Ok(())
+}
+
+async fn policy(client: &Client, command: &Policy) -> Result<()> {
+    match command {
+        Policy::Get => {
+            let policy = client.policy().await?;
+            if policy.policy.is_empty() {
+                eprintln!("There is no policy: everyone reaches everyone.");
+            } else {
+                println!("{}", policy.policy.trim_end());
+            }
+        }
+        Policy::Set { file } => {
+            client.set_policy(&read(file)?).await.with_context(|| format!("{}", file.display()))?;
+        }
+        Policy::Check { file } => {
+            client.check_policy(&read(file)?).await.with_context(|| format!("{}", file.display()))?;
+            println!("The server would take it.");
+        }
+    }
+    Ok(())
+}
+
+async fn auth(client: &Client, command: &Auth) -> Result<()> {
+    match command {
+        Auth::List(output) => {
+            let waiting = client.waiting().await?;
+            if output.json {
+                return print_json(&waiting);
+            }
+            let rows = waiting.iter().map(|w| vec![w.auth_id.clone(), w.hostname.clone(), w.os.clone(), date(w.since)]);
+            println!("{}", table::plain(&["Auth ID", "Hostname", "OS", "Waiting since"], rows));
+        }
+        Auth::Register { user, auth_id } => {
+            let node = client.register(user, auth_id).await?;
+            println!("{} has joined as {}.", node.given_name, node.ip_addresses.join(", "));
+        }
+        Auth::Reject { auth_id } => client.reject(auth_id).await?,
+    }
+    Ok(())
+}
+
+/// The device that a person means by an id or a name.
+async fn find(client: &Client, what: &str) -> Result<Node> {
+    let nodes = client.nodes(None).await?;
+    let by_id = nodes.iter().find(|node| node.id == what);
+    let found = by_id.or_else(|| nodes.iter().find(|node| node.given_name == what));
+    found.cloned().with_context(|| format!("no device is called \"{what}\"; warren control nodes list shows them"))
+}
+
+fn read(file: &std::path::Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("read the policy {}", file.display()))
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_string).collect()
+}
+
+fn date(time: Option<UnixTime>) -> String {
+    time.map_or_else(|| "-".into(), |time| UnixTime::from_secs(time.as_secs()).to_rfc3339())
+}
+
+fn now() -> UnixTime {
+    UnixTime::from_duration(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! `warren policy`: policy files, without a server.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum PolicyCommand {
+    /// Is this file a policy? Says where it is not
+    Check { file: PathBuf },
+}
+
+pub fn run(command: &PolicyCommand) -> Result<()> {
+    let PolicyCommand::Check { file } = command;
+    let text = std::fs::read_to_string(file).with_context(|| format!("read the policy {}", file.display()))?;
+    match warren_policy::Policy::parse(&text) {
+        Ok(_) => {
+            println!("{} is a policy.", file.display());
+            Ok(())
+        }
+        Err(problems) => bail!("{}: {problems}", file.display()),
+    }
+}

@@ -1,0 +1,445 @@
+//! The services: `control serve`, `relay serve`, `node run`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::sync::watch;
+use tracing::{info, warn};
+use warren_controld::{Overrides, Service};
+use warren_crypto::Random;
+use warren_io::listener::{self, Caps};
+use warren_io::tls::{Certificate, Trust};
+use warren_relay::server::ServerConfig;
+use warren_relayd::service::{CertificateSource, Who};
+use warren_relayd::{Relay, RelayConfig, admission, key_file, stun};
+use warren_wire::{RegionId, RelayMap, RelayNode, RelayRegion};
+use warrend::config::USERSPACE;
+use warrend::{Config, Settings};
+
+use crate::rights::{self, StartedHelper};
+use crate::{life, places};
+
+/// Where the stock client's tools look.
+const STOCK_SOCKET: &str = "/run/tailscale/tailscaled.sock";
+
+/// The node's usual UDP port.
+pub const NODE_PORT: u16 = 41641;
+
+/// Runs a control server, with a relay beside it on the same port.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ControlServe {
+    /// Configuration file (/etc/warren/control.toml if it is there)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of its key and database
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// The address that machines log in to, exactly
+    #[arg(long, value_name = "URL")]
+    server_url: Option<String>,
+    /// Names are <node>.<base domain>
+    #[arg(long, value_name = "DOMAIN")]
+    base_domain: Option<String>,
+    /// No relay beside the control server
+    #[arg(long)]
+    no_relay: bool,
+    /// UDP port of STUN; 0 for none
+    #[arg(long, value_name = "PORT")]
+    stun: Option<u16>,
+    /// A relay map (JSON) whose regions are added to our own
+    #[arg(long, value_name = "FILE")]
+    relay_map: Option<PathBuf>,
+    /// A policy file that takes the place of the policy in the database
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Do not tell nodes each other's addresses outside the network
+    #[arg(long)]
+    hide_endpoints: bool,
+    /// Certificate chain (PEM), for https without a proxy
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// How long a machine's key is good, such as 180d; 0 for ever
+    #[arg(long, value_name = "TIME")]
+    key_lifetime: Option<String>,
+    /// Clients do not check the relay's certificate: for tests with clients that cannot pin one
+    #[arg(long, hide = true)]
+    insecure_for_tests: bool,
+}
+
+impl ControlServe {
+    fn overrides(&self, socket: Option<PathBuf>) -> Overrides {
+        let yes = |flag: bool| flag.then_some(true);
+        Overrides {
+            listen: self.listen,
+            server_url: self.server_url.clone(),
+            base_domain: self.base_domain.clone(),
+            state_dir: self.state.clone(),
+            socket,
+            key_lifetime: self.key_lifetime.clone(),
+            hide_endpoints: yes(self.hide_endpoints),
+            policy_file: self.policy.clone(),
+            tls_certificate: self.tls_certificate.clone(),
+            tls_key: self.tls_key.clone(),
+            relay: self.no_relay.then_some(false),
+            stun_port: self.stun,
+            insecure_for_tests: yes(self.insecure_for_tests),
+            relay_map_file: self.relay_map.clone(),
+            ..Overrides::default()
+        }
+    }
+}
+
+/// `warren control serve`.
+pub fn control(command: ControlServe, socket: Option<PathBuf>) -> Result<()> {
+    life::enter("info")?;
+    let file = command.config.clone().or_else(|| usual_file("control"));
+    let variable = |name: &str| std::env::var(name).ok();
+    let folder = places::state_dir("control");
+    let mut config = warren_controld::Config::load(file.as_deref(), variable, command.overrides(socket), &folder)?;
+    if config.socket == config.state_dir.join("run").join("control.sock") {
+        config.socket = places::socket("control.sock", &config.state_dir);
+    }
+    config.executable = Some(rights::THIS_PROGRAM.into());
+    life::run(worker_threads(), |shutdown| serve_control(config, shutdown))
+}
+
+async fn serve_control(mut config: warren_controld::Config, shutdown: watch::Receiver<bool>) -> Result<()> {
+    // The port first: what is most often wrong is found before anything is touched.
+    let port = listener::bind(config.listen)?;
+    warren_controld::state_dir::prepare(&config.state_dir)?;
+    let mut tls = None;
+    if let Some(files) = &config.tls {
+        tls = Some(Certificate::from_files(&files.certificate, &files.key)?.into_server_config()?);
+    } else if let Some(relay) = &mut config.relay {
+        let certificate = Certificate::kept_in(&config.state_dir, std::slice::from_ref(&relay.host))?;
+        relay.certificate = Some(format!("sha256-raw:{}", hex::encode(certificate.fingerprint())));
+        tls = Some(certificate.into_server_config()?);
+    }
+    let stun_port = config.relay.as_ref().and_then(|relay| relay.stun_port);
+    let stun_socket = match stun_port.map(|port| SocketAddr::new(config.listen.ip(), port)) {
+        Some(address) => Some(stun::bind(address).await.with_context(|| format!("listen for STUN on UDP {address}"))?),
+        None => None,
+    };
+    let service = Service::open(&config).await?;
+    let mut routes = service.routes();
+    let mut relay = None;
+    if config.relay.is_some() {
+        let mut random = Random::from_seed(seed()?);
+        let secret = key_file::load_or_make(&config.state_dir.join("relay.key"), &mut random)?;
+        let may_enter = service.admission();
+        let may_enter = admission::by(move |key, source| std::future::ready(may_enter.admits(&key, source)));
+        let beside = Relay::new(secret, ServerConfig::default(), may_enter, random);
+        routes = routes.merge(beside.routes()).merge(beside.debug_routes());
+        relay = Some(beside);
+    }
+    info!(url = %config.server_url, listen = %config.listen, key = %service.server_key(), relay = relay.is_some(), "the control server is ready");
+
+    let serving = listener::serve(port, Arc::new(routes), tls, Caps::default(), shutdown.clone());
+    let answering_stun = async {
+        if let Some(socket) = stun_socket {
+            stun::serve(socket, Arc::default(), shutdown.clone()).await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = service.run(shutdown.clone()) => ended,
+        // Both end by the same signal, which the service then acts on.
+        ((), ()) = async { tokio::join!(serving, answering_stun) } => std::future::pending().await,
+    };
+    if let Some(relay) = relay {
+        relay.close().await;
+    }
+    Ok(ended?)
+}
+
+/// Runs a relay.
+#[derive(Args, Clone, Debug)]
+pub struct RelayServe {
+    /// Folder of its key and certificate
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    /// Where to listen (TLS)
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:443")]
+    listen: SocketAddr,
+    /// UDP port of STUN; 0 for none
+    #[arg(long, value_name = "PORT", default_value_t = 3478)]
+    stun: u16,
+    /// Number of its region in the relay map, 900 to 999
+    #[arg(long, value_name = "NUMBER", default_value_t = 900)]
+    region: u32,
+    /// Name or address at which nodes reach it
+    #[arg(long, value_name = "HOST")]
+    hostname: String,
+    /// Ask this address of a control server whom to serve (https://server/verify)
+    #[arg(long, value_name = "URL", required_unless_present = "open")]
+    verify_client_url: Option<String>,
+    /// Serve everybody who finds it
+    #[arg(long, conflicts_with = "verify_client_url")]
+    open: bool,
+    /// Certificate chain (PEM); without one a self-made certificate is used, which the relay map pins
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+}
+
+/// `warren relay serve`.
+pub fn relay(command: RelayServe) -> Result<()> {
+    life::enter("info")?;
+    let state = command.state.clone().unwrap_or_else(|| places::state_dir("relay"));
+    make_folder(&state)?;
+    life::run(worker_threads(), |shutdown| serve_relay(command, state, shutdown))
+}
+
+async fn serve_relay(command: RelayServe, state: PathBuf, shutdown: watch::Receiver<bool>) -> Result<()> {
+    let files = command.tls_certificate.clone().zip(command.tls_key.clone());
+    let certificate = match files {
+        Some((chain, key)) => CertificateSource::Files { chain, key },
+        None => CertificateSource::SelfMade { names: vec![command.hostname.trim_matches(['[', ']']).to_owned()] },
+    };
+    let is_self_made = matches!(certificate, CertificateSource::SelfMade { .. });
+    let who = match &command.verify_client_url {
+        Some(url) => Who::VerifiedBy { url: url.clone(), trust: Trust::System },
+        None => Who::Everyone,
+    };
+    let stun = (command.stun != 0).then(|| SocketAddr::new(command.listen.ip(), command.stun));
+    let config = RelayConfig { listen: command.listen, stun, state: state.clone(), certificate, who, caps: Caps::default() };
+    let prepared = warren_relayd::prepare(config).await?;
+    let pin = is_self_made.then(|| format!("sha256-raw:{}", hex::encode(prepared.fingerprint())));
+    let map = describe(&command, prepared.address()?.port(), pin);
+    let file = state.join("relay-map.json");
+    write_whole(&file, &serde_json::to_vec_pretty(&map)?)?;
+    info!(listen = %prepared.address()?, relay = %prepared.public(), map = %file.display(), "the relay is ready");
+    prepared.run(shutdown).await;
+    Ok(())
+}
+
+/// The relay's entry for a control server's relay map.
+fn describe(command: &RelayServe, port: u16, pin: Option<String>) -> RelayMap {
+    let host = command.hostname.trim_matches(['[', ']']).to_owned();
+    let literal: Option<IpAddr> = host.parse().ok();
+    let family = |is_v4: bool| match literal {
+        Some(address) if address.is_ipv4() == is_v4 => address.to_string(),
+        Some(_) => "none".to_owned(),
+        None => String::new(),
+    };
+    let region = RegionId(command.region);
+    let node = RelayNode {
+        name: format!("{region}a"),
+        region_id: region,
+        host_name: host.clone(),
+        cert_name: pin.unwrap_or_default(),
+        ipv4: family(true),
+        ipv6: family(false),
+        stun_port_raw: if command.stun == 0 { -1 } else { i32::from(command.stun) },
+        derp_port_raw: i32::from(port),
+        ..RelayNode::default()
+    };
+    let described = RelayRegion {
+        region_id: region,
+        region_code: format!("relay{region}"),
+        region_name: host,
+        nodes: vec![node],
+        ..RelayRegion::default()
+    };
+    RelayMap { regions: BTreeMap::from([(region, described)]), ..RelayMap::default() }
+}
+
+/// Runs the node daemon.
+#[derive(Args, Clone, Default)]
+pub struct NodeRun {
+    /// Configuration file (/etc/warren/node.toml if it is there)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of its state
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    /// Listen at the stock client's socket as well
+    #[arg(long)]
+    stock_socket: bool,
+    /// Name of the interface, or userspace-networking for none
+    #[arg(long, value_name = "NAME")]
+    tun: Option<String>,
+    /// Socket of the privileged helper
+    #[arg(long, value_name = "PATH")]
+    helper: Option<PathBuf>,
+    /// A connection to a helper that the parent process made
+    #[arg(long, hide = true)]
+    helper_fd: Option<RawFd>,
+    /// Where to open a SOCKS5 proxy into the network
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    socks5_server: Option<String>,
+    /// UDP port to try first
+    #[arg(long)]
+    port: Option<u16>,
+    /// Bytes in a packet of the interface
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<u16>,
+    /// Join this network at the first start
+    #[arg(long, value_name = "URL")]
+    login_server: Option<String>,
+    /// With this key; file:PATH reads it from a file
+    #[arg(long, alias = "authkey", value_name = "KEY", hide_env_values = true)]
+    auth_key: Option<String>,
+    /// The control server's public key (mkey:…): nobody else can then answer the first contact
+    #[arg(long, value_name = "KEY")]
+    server_key: Option<String>,
+    /// Name of this node instead of the machine's own
+    #[arg(long)]
+    hostname: Option<String>,
+}
+
+impl std::fmt::Debug for NodeRun {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("NodeRun").field("state", &self.state).field("tun", &self.tun).finish_non_exhaustive()
+    }
+}
+
+/// `warren node run`.
+pub fn node(command: NodeRun, socket: Option<PathBuf>) -> Result<()> {
+    // Before anything could open a file by that number.
+    let inherited = match command.helper_fd {
+        Some(number) => Some(warren_os::helper::inherited_fd(number).with_context(|| format!("descriptor {number} is not open"))?),
+        None => None,
+    };
+    life::enter("info")?;
+    let (file, is_named) = match &command.config {
+        Some(path) => (path.clone(), true),
+        None => ("/etc/warren/node.toml".into(), false),
+    };
+    let flags = Settings {
+        state: command.state,
+        socket,
+        stock_socket: command.stock_socket.then_some(true),
+        tun: command.tun,
+        helper: command.helper,
+        port: command.port,
+        mtu: command.mtu,
+        socks5_server: command.socks5_server,
+        login_server: command.login_server,
+        auth_key: command.auth_key,
+        server_key: command.server_key,
+        hostname: command.hostname,
+    };
+    let settings = Settings::from_file(&file, is_named)?;
+    let settings = settings.overlaid(Settings::from_environment(std::env::vars())?).overlaid(flags);
+    let (door, started) = helper_door(&settings, inherited)?;
+    let state = settings.state.clone().unwrap_or_else(|| places::state_dir("node"));
+    let config = Config {
+        socket: settings.socket.clone().unwrap_or_else(|| places::socket("node.sock", &state)),
+        more_sockets: settings.stock_socket.unwrap_or(false).then(|| STOCK_SOCKET.into()).into_iter().collect(),
+        helper: door,
+        port: settings.port.unwrap_or(NODE_PORT),
+        mtu: settings.mtu()?,
+        socks5: settings.socks5()?,
+        login: settings.login()?,
+        version: super::version::VERSION.to_owned(),
+        state,
+    };
+    let ended = life::run(2, |shutdown| async { Ok(warrend::run(config, || {}, shutdown).await?) });
+    if let Some(mut child) = started {
+        // Its connection has ended with the node: it takes the interface away, and goes.
+        child.wait().context("wait for the helper")?;
+    }
+    ended
+}
+
+type Door = (Option<warren_driver::HelperDoor>, Option<std::process::Child>);
+
+/// How this node gets its interface, if it gets one.
+fn helper_door(settings: &Settings, inherited: Option<OwnedFd>) -> Result<Door> {
+    use warren_driver::HelperDoor::{Inherited, Socket};
+    if let Some(fd) = inherited {
+        return Ok((Some(Inherited(fd)), None));
+    }
+    if settings.tun.as_deref() == Some(USERSPACE) {
+        return Ok((None, None));
+    }
+    if let Some(path) = &settings.helper {
+        return Ok((Some(Socket(path.clone())), None));
+    }
+    if Path::new(rights::INSTALLED_HELPER).exists() {
+        return Ok((Some(Socket(rights::INSTALLED_HELPER.into())), None));
+    }
+    if places::is_root() {
+        let StartedHelper { child, door } = rights::start_helper(settings.tun.as_deref())?;
+        return Ok((Some(Inherited(door)), Some(child)));
+    }
+    if let Some(name) = &settings.tun {
+        bail!("the interface {name} needs a helper (warren helper run, as root), and none is at {}", rights::INSTALLED_HELPER);
+    }
+    warn!("no helper and no rights: this node has no interface (user-space networking)");
+    Ok((None, None))
+}
+
+fn usual_file(service: &str) -> Option<PathBuf> {
+    Some(Path::new("/etc/warren").join(format!("{service}.toml"))).filter(|path| path.exists())
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("make the folder {}", path.display()))
+}
+
+/// After a crash there is the old file or the new one.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let new = path.with_extension("new");
+    let written = std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, path));
+    written.with_context(|| format!("write {}", path.display()))
+}
+
+fn seed() -> Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("this system gives no randomness: {error}"))?;
+    Ok(seed)
+}
+
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        relay: RelayServe,
+    }
+
+    fn map_of(line: &str) -> RelayMap {
+        let line = Line::try_parse_from(line.split(' ')).expect("a good line");
+        describe(&line.relay, 3443, Some("sha256-raw:00".into()))
+    }
+
+    #[test]
+    fn a_relay_at_a_literal_address_names_one_family_and_its_certificate() {
+        let map = map_of("relay --hostname 192.0.2.7 --region 901 --open --stun 0");
+        let node = &map.regions[&RegionId(901)].nodes[0];
+        assert_eq!((node.ipv4.as_str(), node.ipv6.as_str(), node.cert_name.as_str()), ("192.0.2.7", "none", "sha256-raw:00"));
+        assert_eq!((node.derp_port(), node.stun_port()), (3443, None));
+        let map = map_of("relay --hostname relay.example.net --open");
+        let node = &map.regions[&RegionId(900)].nodes[0];
+        assert_eq!((node.ipv4.as_str(), node.ipv6.as_str(), node.stun_port()), ("", "", Some(3478)));
+    }
+
+    #[test]
+    fn whom_a_relay_serves_is_said_and_never_assumed() {
+        assert!(Line::try_parse_from(["relay", "--hostname", "x"]).is_err());
+        assert!(Line::try_parse_from(["relay", "--hostname", "x", "--open", "--verify-client-url", "http://y"]).is_err());
+    }
+}
