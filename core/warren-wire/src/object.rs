@@ -2,7 +2,8 @@
 //!
 //! The protocol's own documentation is a set of field tables: key, type, and whether the key is there when the value is
 //! empty. [`wire_object!`] takes exactly such a table, so the code can be read beside the documentation. Reading is
-//! the same for every kind: unknown keys are skipped, and `null` means the empty value (Go's decoder does both).
+//! the same for every kind: unknown keys are skipped, `null` means the empty value, and the case of a key does not matter
+//! (Go's decoder does all three; the official Rust client leans on the last: it says `HostInfo` and `PreferredDerp`).
 //!
 //! | kind | Rust type | written when empty | read |
 //! |---|---|---|---|
@@ -74,7 +75,11 @@ macro_rules! wire_object {
                                 formatter.write_str("a key")
                             }
                             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Key, E> {
-                                Ok(match text { $( $key => Key::$field, )* _ => Key::unknown_key })
+                                Ok(match text {
+                                    $( $key => Key::$field, )*
+                                    $( _ if text.eq_ignore_ascii_case($key) => Key::$field, )*
+                                    _ => Key::unknown_key,
+                                })
                             }
                         }
                         deserializer.deserialize_identifier(KeyVisitor)
