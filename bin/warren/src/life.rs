@@ -40,6 +40,8 @@ fn end_with_parent() -> Result<()> {
     let Some(parent) = std::env::var(PARENT_VARIABLE).ok().and_then(|text| text.parse().ok()) else { return Ok(()) };
     // A polite signal, so that what we made is undone also when the parent was killed outright.
     nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).context("tie this process to its parent")?;
+    // Named for `ps` and `top`: started by the link to this program, it would be called "exe".
+    let _ = nix::sys::prctl::set_name(c"warren");
     // It may have died before that.
     if getppid() != Pid::from_raw(parent) {
         bail!("the process that started this one has ended");

@@ -116,7 +116,7 @@ pub fn start_helper(interface: Option<&str>) -> Result<StartedHelper> {
     // Only for the moment of the start: nobody else shall inherit it.
     fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).context("hand the connection over")?;
     let mut command = Command::new(THIS_PROGRAM);
-    command.args(["helper", "run", "--fd", &theirs.as_raw_fd().to_string()]);
+    command.arg0("warren").args(["helper", "run", "--fd", &theirs.as_raw_fd().to_string()]);
     if let Some(name) = interface {
         command.args(["--interface", name]);
     }

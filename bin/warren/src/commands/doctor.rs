@@ -1,5 +1,6 @@
 //! `warren doctor`: what is wrong, one line each, with what to do about it; what a killed daemon left is cleared away.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -178,7 +179,9 @@ fn usual_sockets(first: &Path) -> Vec<PathBuf> {
 /// Sockets and an interface that nobody stands behind any more.
 fn leftovers(sockets: &[PathBuf], dry_run: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for path in sockets {
+    // A plain file refuses connections as well, and is nobody's leftover.
+    let is_socket = |path: &&PathBuf| std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    for path in sockets.iter().filter(is_socket) {
         match std::os::unix::net::UnixStream::connect(path) {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 findings.push(clear(format!("leftover: socket {} of a process that is gone", path.display()), dry_run, || {

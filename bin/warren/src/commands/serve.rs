@@ -152,10 +152,14 @@ async fn serve_control(mut config: warren_controld::Config, shutdown: watch::Rec
             stun::serve(socket, Arc::default(), shutdown.clone()).await;
         }
     };
+    // Both end by the signal that ends the service, which takes longer; so their end is not the end.
+    let open_ports = async {
+        tokio::join!(serving, answering_stun);
+        std::future::pending::<()>().await;
+    };
     let ended = tokio::select! {
         ended = service.run(shutdown.clone()) => ended,
-        // Both end by the same signal, which the service then acts on.
-        ((), ()) = async { tokio::join!(serving, answering_stun) } => std::future::pending().await,
+        () = open_ports => Ok(()),
     };
     if let Some(relay) = relay {
         relay.close().await;

@@ -93,7 +93,7 @@ fn render(status: &Status, command: &StatusCommand) -> String {
         ));
     }
     for peer in peers {
-        if let Some(path) = peer.warren_path.as_ref().filter(|path| peer.active && !path.why.is_empty()) {
+        if let Some(path) = peer.warren_path.as_ref().filter(|path| peer.active && path.kind != "direct" && !path.why.is_empty()) {
             tail.push(format!("{} is reached by {}: {}", short_name(status, peer), path.kind, path.why));
         }
     }

@@ -30,7 +30,7 @@ impl Child {
     /// Starts this program with `words`. `door` is a connection that only this child gets, as `--helper-fd`.
     pub(super) fn start(name: &'static str, words: &[String], door: Option<OwnedFd>) -> Result<Self> {
         let mut command = Command::new(THIS_PROGRAM);
-        command.args(words);
+        command.arg0("warren").args(words);
         if let Some(door) = &door {
             fcntl(door, FcntlArg::F_SETFD(FdFlag::empty())).context("hand the helper's connection over")?;
             command.arg(format!("--helper-fd={}", door.as_raw_fd()));
