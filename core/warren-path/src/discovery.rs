@@ -36,6 +36,9 @@ impl Paths {
     pub fn ping(&mut self, peer: &NodePublic, size: usize, now: Instant) -> PingId {
         let id = PingId(self.next_ping);
         self.next_ping += 1;
+        // Who asks means to use the path: it is looked for as if data were sent, call-me-maybe included. Without that, a
+        // peer behind a strict router would never be reached directly by asking alone.
+        let _ = self.hops_for(peer, now);
         let ways = self.ways_to_ping(peer, now);
         let mut sent = 0;
         if self.asked.len() < MAX_ASKED {
