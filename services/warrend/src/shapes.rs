@@ -40,7 +40,8 @@ fn state(state: warren_node::BackendState) -> BackendState {
 
 pub(crate) fn status(status: &warren_node::Status, regions: &RegionCodes, with_peers: bool) -> Status {
     let own = own(status, regions);
-    let running = status.state == warren_node::BackendState::Running;
+    // Until the first trouble with it, the server is being dialled, not out of reach.
+    let is_out_of_reach = status.health.iter().any(|item| item.code == "not-in-map-poll");
     let peers = || status.peers.iter().map(|one| (one.node.key.to_string(), peer(one, regions))).collect();
     Status {
         version: warren_api::local::CONTRACT_VERSION.into(),
@@ -64,7 +65,7 @@ pub(crate) fn status(status: &warren_node::Status, regions: &RegionCodes, with_p
             .map(|_| status.users.iter().map(|(id, profile)| (id.to_string(), profile.clone())).collect()),
         client_version: None,
         warren_version: String::new(),
-        warren_map_age_seconds: status.map.filter(|map| running && !map.live).map(|map| map.age.as_secs()),
+        warren_map_age_seconds: status.map.filter(|map| is_out_of_reach && !map.live).map(|map| map.age.as_secs()),
         warren_socks5: None,
         warren_control_url: status.control_url.clone(),
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use warren_api::local::status::ZERO_TIME;
 use warren_api::local::{BackendState, Client, PeerStatus, Status, watch};
 
-use crate::{table, words};
+use crate::table;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct StatusCommand {
@@ -85,13 +85,6 @@ fn render(status: &Status, command: &StatusCommand) -> String {
     let header: &[&str] = if command.header { &["IP", "Hostname", "Owner", "OS", "Status"] } else { &[] };
     let mut text = table::plain(header, rows);
     let mut tail = status.health.clone();
-    if let Some(age) = status.warren_map_age_seconds {
-        tail.push(format!(
-            "the network map is {} old: the control server {} is out of reach",
-            words::about(Duration::from_secs(age)),
-            status.warren_control_url
-        ));
-    }
     for peer in peers {
         if let Some(path) = peer.warren_path.as_ref().filter(|path| peer.active && path.kind != "direct" && !path.why.is_empty()) {
             tail.push(format!("{} is reached by {}: {}", short_name(status, peer), path.kind, path.why));
