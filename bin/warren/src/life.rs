@@ -29,7 +29,8 @@ pub fn enter(usual: &str) -> Result<()> {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(usual));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
     let is_child = std::env::var_os(PARENT_VARIABLE).is_some();
-    let log = log.with_ansi(std::io::stderr().is_terminal());
+    // Whoever read the log may be gone, which is no reason to fall over.
+    let log = log.with_ansi(std::io::stderr().is_terminal()).log_internal_errors(false);
     // A child's lines get their time of arrival from whoever collects them.
     let set = if is_child { log.without_time().try_init() } else { log.try_init() };
     set.map_err(|error| anyhow::anyhow!("start the log: {error}"))?;
@@ -84,8 +85,8 @@ pub fn until_told() -> Result<watch::Receiver<bool>> {
             }
         };
         next().await;
-        info!("stopping; once more ends it at once");
         stop.send_replace(true);
+        info!("stopping; once more ends it at once");
         next().await;
         std::process::exit(INTERRUPTED);
     });
