@@ -12,10 +12,21 @@ const OTHERS: [(&str, &str); 2] = [("gotatun-cli", "0.10.2"), ("boringtun-cli", 
 
 pub fn tunnel(words: &[&str]) -> Result<()> {
     Machine::prepare().tun.map_err(anyhow::Error::msg)?;
-    sh::run(sh::cargo().args(["build", "--quiet", "--release", "-p", "warren", "-p", "warren-helper", "-p", "warren-e2e"]))?;
+    sh::run(sh::cargo().args([
+        "build",
+        "--quiet",
+        "--release",
+        "-p",
+        "warren",
+        "-p",
+        "warren-helper",
+        "-p",
+        "warren-e2e",
+    ]))?;
     let metadata = sh::output(sh::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    let target = PathBuf::from(metadata["target_directory"].as_str().context("cargo metadata names no target directory")?);
+    let target =
+        PathBuf::from(metadata["target_directory"].as_str().context("cargo metadata names no target directory")?);
     let tools = std::env::var_os("WARREN_BENCH_TOOLS").map_or_else(|| target.join("bench-tools/bin"), PathBuf::from);
     for (name, version) in OTHERS {
         let program = name.trim_end_matches("-cli");

@@ -44,7 +44,12 @@ pub fn run(words: &[&str]) -> Result<()> {
             .context("start cargo test")?
             .success();
         let verdict = if red { "found" } else { "NOT FOUND" };
-        println!("fault {}: {verdict} by cargo test {}, {} s", fault.name, fault.test.join(" "), begun.elapsed().as_secs());
+        println!(
+            "fault {}: {verdict} by cargo test {}, {} s",
+            fault.name,
+            fault.test.join(" "),
+            begun.elapsed().as_secs()
+        );
         if !red {
             unseen.push(fault.name.clone());
         }
@@ -92,7 +97,10 @@ fn read(path: &Path) -> Result<Vec<Fault>> {
     rows.iter()
         .map(|row| {
             let text = |key: &str| {
-                row.get(key).and_then(|value| value.as_str()).map(str::to_string).with_context(|| format!("a fault without {key}"))
+                row.get(key)
+                    .and_then(|value| value.as_str())
+                    .map(str::to_string)
+                    .with_context(|| format!("a fault without {key}"))
             };
             Ok(Fault {
                 name: text("name")?,

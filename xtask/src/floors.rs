@@ -12,7 +12,17 @@ use crate::sh;
 
 /// What no crate under `core/` may reach, however far down its tree.
 const IMPURE: [&str; 12] = [
-    "tokio", "mio", "socket2", "rustix", "nix", "windows-sys", "hyper", "reqwest", "sqlx", "rusqlite", "getrandom",
+    "tokio",
+    "mio",
+    "socket2",
+    "rustix",
+    "nix",
+    "windows-sys",
+    "hyper",
+    "reqwest",
+    "sqlx",
+    "rusqlite",
+    "getrandom",
     "async-std",
 ];
 
@@ -30,7 +40,9 @@ pub fn check() -> Result<()> {
     let mut wrong = Vec::new();
     for (name, this) in &crates {
         for below in &this.ours {
-            let other = crates.get(below).with_context(|| format!("{name} depends on {below}, which is not in the workspace"))?;
+            let other = crates
+                .get(below)
+                .with_context(|| format!("{name} depends on {below}, which is not in the workspace"))?;
             if other.floor >= this.floor {
                 wrong.push(format!("{name} (floor {}) must not stand on {below} (floor {})", this.floor, other.floor));
             }
@@ -42,14 +54,19 @@ pub fn check() -> Result<()> {
         let banned: &[&str] = if this.folder == "core" { &IMPURE } else { &[] };
         for name_below in banned.iter().chain(&NEVER) {
             if tree.contains(*name_below) {
-                wrong.push(format!("{name} reaches {name_below}: see `cargo tree -p {name} -e normal -i {name_below}`"));
+                wrong
+                    .push(format!("{name} reaches {name_below}: see `cargo tree -p {name} -e normal -i {name_below}`"));
             }
         }
     }
     if !wrong.is_empty() {
         bail!("{}", wrong.join("\n"));
     }
-    println!("floors: {} crates, every edge goes down, the {} pure ones are pure", crates.len(), count(&crates, "core"));
+    println!(
+        "floors: {} crates, every edge goes down, the {} pure ones are pure",
+        crates.len(),
+        count(&crates, "core")
+    );
     Ok(())
 }
 
@@ -58,7 +75,8 @@ fn count(crates: &BTreeMap<String, Crate>, folder: &str) -> usize {
 }
 
 fn tree_of(name: &str) -> Result<BTreeSet<String>> {
-    let text = sh::output(sh::cargo().args(["tree", "-p", name, "-e", "normal", "--prefix", "none", "--format", "{p}"]))?;
+    let text =
+        sh::output(sh::cargo().args(["tree", "-p", name, "-e", "normal", "--prefix", "none", "--format", "{p}"]))?;
     Ok(text.lines().filter_map(|line| line.split(' ').next()).map(str::to_string).collect())
 }
 
@@ -125,7 +143,8 @@ fn map() -> Result<String> {
     let mut rows: Vec<_> = crates.iter().collect();
     rows.sort_by_key(|(name, this)| (this.floor, this.folder.clone(), (*name).clone()));
     for (name, this) in rows {
-        let direct: Vec<String> = this.ours.iter().map(|below| below.trim_start_matches("warren-").to_string()).collect();
+        let direct: Vec<String> =
+            this.ours.iter().map(|below| below.trim_start_matches("warren-").to_string()).collect();
         let below = if direct.is_empty() { "the ground".into() } else { direct.join(", ") };
         writeln!(text, "| {} | `{}/{name}` | {below} |", this.floor, this.folder)?;
     }

@@ -118,7 +118,8 @@ fn target_dir() -> Result<PathBuf> {
 
 /// Path of the one test binary of `package`, which has been built before.
 fn test_binary(package: &str) -> Result<PathBuf> {
-    let messages = sh::output(sh::cargo().args(["test", "-p", package, "--no-run", "--message-format=json", "--quiet"]))?;
+    let messages =
+        sh::output(sh::cargo().args(["test", "-p", package, "--no-run", "--message-format=json", "--quiet"]))?;
     for line in messages.lines() {
         let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
         let is_test = message["profile"]["test"] == true && message["target"]["kind"][0] == "test";

@@ -21,7 +21,9 @@ pub fn peer<'a>(status: &'a Status, what: &str) -> Result<(&'a PeerStatus, Vec<I
     let name = what.trim_end_matches('.').to_ascii_lowercase();
     let full = |node: &PeerStatus| node.dns_name.trim_end_matches('.').to_ascii_lowercase();
     let short = |node: &PeerStatus| full(node).split('.').next().unwrap_or_default().to_string();
-    for fits in [&|node: &PeerStatus| full(node) == name, &|node: &PeerStatus| short(node) == name] as [&dyn Fn(&PeerStatus) -> bool; 2] {
+    for fits in [&|node: &PeerStatus| full(node) == name, &|node: &PeerStatus| short(node) == name]
+        as [&dyn Fn(&PeerStatus) -> bool; 2]
+    {
         if let Some(node) = all().find(|node| fits(node)) {
             return Ok((node, addresses(node)));
         }

@@ -18,7 +18,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use commands::{control, doctor, join, login, nc, netcheck, ping, policy, quickstart, serve, set, status, switch, up, version, whois};
+use commands::{
+    control, doctor, join, login, nc, netcheck, ping, policy, quickstart, serve, set, status, switch, up, version,
+    whois,
+};
 
 /// Reach your machines, wherever they are: a self-hosted mesh VPN.
 #[derive(Parser, Debug)]
@@ -199,7 +202,8 @@ fn rewrite(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let until = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
     for word in arguments.iter_mut().take(until).skip(1) {
         let Some(text) = word.to_str() else { continue };
-        let letters = text.strip_prefix('-').filter(|rest| rest.len() > 1 && rest.starts_with(|c: char| c.is_ascii_alphabetic()));
+        let letters =
+            text.strip_prefix('-').filter(|rest| rest.len() > 1 && rest.starts_with(|c: char| c.is_ascii_alphabetic()));
         if letters.is_some() && !text.contains('/') {
             *word = format!("-{text}").into();
         }

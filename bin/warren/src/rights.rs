@@ -102,7 +102,8 @@ pub fn settle() -> Result<Standing> {
 fn as_person() -> Standing {
     let user = User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name).unwrap_or_default();
     let is_installed = UnixStream::connect(INSTALLED_HELPER).is_ok();
-    let why_userspace = if is_installed { String::new() } else { "this is not root, and no helper is installed".to_owned() };
+    let why_userspace =
+        if is_installed { String::new() } else { "this is not root, and no helper is installed".to_owned() };
     let helper = is_installed.then(|| Helper::Installed(INSTALLED_HELPER.into()));
     Standing { state: places::user_state(), helper, user, why_userspace, is_system: false }
 }
@@ -137,7 +138,16 @@ fn service_user() -> Result<User> {
         return Ok(user);
     }
     let made = Command::new("useradd")
-        .args(["--system", "--user-group", "--home-dir", SYSTEM_STATE, "--no-create-home", "--shell", "/usr/sbin/nologin", SERVICE_USER])
+        .args([
+            "--system",
+            "--user-group",
+            "--home-dir",
+            SYSTEM_STATE,
+            "--no-create-home",
+            "--shell",
+            "/usr/sbin/nologin",
+            SERVICE_USER,
+        ])
         .stdin(Stdio::null())
         .output();
     match made {

@@ -121,7 +121,9 @@ pub fn unmentioned(current: &Prefs, mentioned: &MaskedPrefs) -> Vec<String> {
             }
             let text = match value {
                 serde_json::Value::String(text) => text.clone(),
-                serde_json::Value::Array(list) => list.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(","),
+                serde_json::Value::Array(list) => {
+                    list.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(",")
+                }
                 other => other.to_string(),
             };
             Some(format!("--{}={text}", row.flag))

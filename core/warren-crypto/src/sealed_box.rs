@@ -7,8 +7,8 @@
 
 use poly1305::Poly1305;
 use poly1305::universal_hash::KeyInit;
-use salsa20::cipher::{KeyIvInit, StreamCipher};
 use salsa20::cipher::consts::U10;
+use salsa20::cipher::{KeyIvInit, StreamCipher};
 use salsa20::{XSalsa20, hsalsa};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};

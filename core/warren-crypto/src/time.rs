@@ -70,11 +70,12 @@ impl UnixTime {
     /// # Errors
     /// [`ParseTimeError`] for anything else, dates before 1970 among them.
     pub fn parse_rfc3339(text: &str) -> Result<Self, ParseTimeError> {
-        parse(text).and_then(|(seconds, nanoseconds)| {
-            let seconds = u64::try_from(seconds).ok()?;
-            Some(Self(Duration::new(seconds, nanoseconds)))
-        })
-        .ok_or(ParseTimeError)
+        parse(text)
+            .and_then(|(seconds, nanoseconds)| {
+                let seconds = u64::try_from(seconds).ok()?;
+                Some(Self(Duration::new(seconds, nanoseconds)))
+            })
+            .ok_or(ParseTimeError)
     }
 
     /// As [`Self::parse_rfc3339`], but Go's zero time (year 1) and any other date before 1970 mean "none".
@@ -198,7 +199,14 @@ mod tests {
         ] {
             assert_eq!(UnixTime::parse_rfc3339(text), Ok(UnixTime::from_secs(seconds)), "{text}");
         }
-        for text in ["", "2026-02-29T00:00:00Z", "2026-01-01", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00.Z"] {
+        for text in [
+            "",
+            "2026-02-29T00:00:00Z",
+            "2026-01-01",
+            "2026-01-01T00:00:00",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T00:00:00.Z",
+        ] {
             assert!(UnixTime::parse_rfc3339(text).is_err(), "{text}");
         }
     }

@@ -118,8 +118,12 @@ impl Stack {
                 IpAddr::V6(address) => routes.add_default_ipv6_route(*address).map(drop),
             };
         }
-        let gone: Vec<FlowId> =
-            self.flows.iter().filter(|(_, flow)| !self.addresses.contains(flow.local.ip())).map(|(id, _)| *id).collect();
+        let gone: Vec<FlowId> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| !self.addresses.contains(flow.local.ip()))
+            .map(|(id, _)| *id)
+            .collect();
         for id in gone {
             self.abort(id);
         }
@@ -154,7 +158,8 @@ impl Stack {
         let at = self.at(now);
         self.interface.poll(at, &mut self.cable, &mut self.sockets);
         self.notice();
-        self.next_poll = self.interface.poll_delay(at, &self.sockets).map(|delay| now + Duration::from_micros(delay.total_micros()));
+        self.next_poll =
+            self.interface.poll_delay(at, &self.sockets).map(|delay| now + Duration::from_micros(delay.total_micros()));
     }
 
     /// When [`Stack::poll`] has something to do by itself.
@@ -428,4 +433,3 @@ impl Stack {
 fn was_reset(socket: &Socket<'_>) -> bool {
     socket.remote_endpoint().is_none() && socket.recv_queue() == 0
 }
-

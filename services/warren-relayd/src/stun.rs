@@ -125,14 +125,14 @@ fn send(socket: &UdpSocket, answer: &[u8], to: SocketAddr, from: Option<IpAddr>)
         ipi_spec_dst: libc::in_addr { s_addr: u32::from(ip).to_be() },
         ipi_addr: libc::in_addr { s_addr: 0 },
     });
-    let v6 = from.and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None }).map(|ip| libc::in6_pktinfo {
-        ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
-        ipi6_ifindex: 0,
-    });
-    let extras: Vec<ControlMessage<'_>> = [v4.as_ref().map(ControlMessage::Ipv4PacketInfo), v6.as_ref().map(ControlMessage::Ipv6PacketInfo)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let v6 = from
+        .and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None })
+        .map(|ip| libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 });
+    let extras: Vec<ControlMessage<'_>> =
+        [v4.as_ref().map(ControlMessage::Ipv4PacketInfo), v6.as_ref().map(ControlMessage::Ipv6PacketInfo)]
+            .into_iter()
+            .flatten()
+            .collect();
     Ok(sendmsg(socket.as_raw_fd(), &parts, &extras, MsgFlags::MSG_DONTWAIT, Some(&SockaddrStorage::from(to)))?)
 }
 

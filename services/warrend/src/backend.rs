@@ -78,7 +78,8 @@ impl Backend for NodeBackend {
 
     async fn edit_prefs(&self, edit: MaskedPrefs) -> Result<Prefs, Refusal> {
         let after = self.change(move |current| {
-            let wanted = edit.apply_to(&shapes::prefs(current)).map_err(|error| Refusal::new(400, error.to_string()))?;
+            let wanted =
+                edit.apply_to(&shapes::prefs(current)).map_err(|error| Refusal::new(400, error.to_string()))?;
             Ok(Command::EditPrefs(shapes::edit(wanted, current, None).map_err(|text| Refusal::new(400, text))?))
         });
         Ok(shapes::prefs(&after.await?))
@@ -116,7 +117,9 @@ impl Backend for NodeBackend {
     }
 
     async fn profiles(&self) -> Result<(Vec<LoginProfile>, LoginProfile), Refusal> {
-        let Reply::Profiles(all) = self.command(Command::ListProfiles).await? else { return Err(no_answer("profiles")) };
+        let Reply::Profiles(all) = self.command(Command::ListProfiles).await? else {
+            return Err(no_answer("profiles"));
+        };
         let shape = |profiles: &[ProfileSummary]| profiles.iter().map(shapes::profile).collect::<Vec<_>>();
         let (active, _): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|profile| profile.is_active);
         Ok((shape(&all), shape(&active).pop().unwrap_or_default()))
@@ -188,7 +191,10 @@ impl Backend for NodeBackend {
 
     async fn netcheck(&self) -> Result<NetcheckReport, Refusal> {
         if self.derp_map().await?.is_none_or(|map| map.regions.is_empty()) {
-            return Err(Refusal::new(409, "there is nothing to measure against: the relays are named by the network, and this node is in none yet"));
+            return Err(Refusal::new(
+                409,
+                "there is nothing to measure against: the relays are named by the network, and this node is in none yet",
+            ));
         }
         let mut news = self.handle.watch().await.map_err(stopped)?;
         self.command(Command::CheckNetwork).await?;

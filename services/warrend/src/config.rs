@@ -96,7 +96,11 @@ pub struct AutoLogin {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("read {path}")]
-    Read { path: PathBuf, #[source] source: std::io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{path}: {text}")]
     File { path: PathBuf, text: String },
     #[error("{variable}: {text}")]
@@ -106,7 +110,11 @@ pub enum ConfigError {
     #[error("an MTU of {0} does not work: IPv6 needs at least 1280, and at most 9000 is supported")]
     Mtu(u16),
     #[error("read the auth key from {path}")]
-    AuthKey { path: String, #[source] source: std::io::Error },
+    AuthKey {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("a login server is needed beside {0}")]
     NoLoginServer(&'static str),
 }
@@ -125,7 +133,8 @@ impl Settings {
     }
 
     fn from_toml(text: &str) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string().trim().replace('\n', " "))?;
+        let table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| error.to_string().trim().replace('\n', " "))?;
         Self::from_table(table)
     }
 
@@ -146,7 +155,10 @@ impl Settings {
             let Some(key) = variable.strip_prefix("WARREN_NODE_").map(str::to_ascii_lowercase) else { continue };
             let wrong = |text| ConfigError::Environment { variable: variable.clone(), text };
             let value = match key.as_str() {
-                "port" | "mtu" => value.parse().map(toml::Value::Integer).map_err(|_| wrong(format!("\"{value}\" is not a number")))?,
+                "port" | "mtu" => value
+                    .parse()
+                    .map(toml::Value::Integer)
+                    .map_err(|_| wrong(format!("\"{value}\" is not a number")))?,
                 "stock_socket" => value
                     .parse()
                     .map(toml::Value::Boolean)
@@ -221,7 +233,8 @@ impl Settings {
             Some(text) => Some(match text.strip_prefix("file:") {
                 None => AuthKey::new(text),
                 Some(path) => AuthKey::new(
-                    &std::fs::read_to_string(path).map_err(|source| ConfigError::AuthKey { path: path.to_owned(), source })?,
+                    &std::fs::read_to_string(path)
+                        .map_err(|source| ConfigError::AuthKey { path: path.to_owned(), source })?,
                 ),
             }),
         };
@@ -266,7 +279,8 @@ mod tests {
     #[test]
     fn flags_win_over_environment_and_environment_over_file() {
         let file = Settings::from_toml("port = 1\nmtu = 1280\ntun = \"a\"").unwrap();
-        let environment = [("WARREN_NODE_PORT", "2"), ("WARREN_NODE_TUN", "b"), ("WARREN_NODE_STATE", ""), ("HOME", "/")];
+        let environment =
+            [("WARREN_NODE_PORT", "2"), ("WARREN_NODE_TUN", "b"), ("WARREN_NODE_STATE", ""), ("HOME", "/")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let environment = Settings::from_environment(environment.into_iter()).unwrap();
         let flags = Settings { tun: Some("c".into()), ..Settings::default() };

@@ -20,13 +20,21 @@ use crate::local_api;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("make the folder {path}")]
-    Folder { path: PathBuf, #[source] source: io::Error },
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Socket(#[from] BindError),
     #[error("start the node")]
     Node(#[from] StartError),
     #[error("join {url}")]
-    Login { url: String, #[source] source: warren_driver::AskError },
+    Login {
+        url: String,
+        #[source]
+        source: warren_driver::AskError,
+    },
 }
 
 /// Runs a node daemon until `shutdown` turns true. Call it inside a tokio runtime.
@@ -35,7 +43,11 @@ pub enum RunError {
 ///
 /// # Errors
 /// See [`RunError`].
-pub async fn run(config: Config, ready: impl FnOnce() + Send, mut shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce() + Send,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), RunError> {
     make_folder(&config.state, 0o700)?;
     // The sockets first: whoever else runs here is found before anything is touched.
     let mut listeners = Vec::new();

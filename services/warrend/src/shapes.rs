@@ -20,7 +20,8 @@ use warren_wire::{Node, RegionId, RelayMap};
 pub(crate) type RegionCodes = BTreeMap<RegionId, String>;
 
 pub(crate) fn region_codes(map: Option<&RelayMap>) -> RegionCodes {
-    map.map(|map| map.regions.iter().map(|(id, region)| (*id, region.region_code.clone())).collect()).unwrap_or_default()
+    map.map(|map| map.regions.iter().map(|(id, region)| (*id, region.region_code.clone())).collect())
+        .unwrap_or_default()
 }
 
 fn code(regions: &RegionCodes, region: Option<RegionId>) -> String {
@@ -60,9 +61,7 @@ pub(crate) fn status(status: &warren_node::Status, regions: &RegionCodes, with_p
         }),
         cert_domains: None,
         peer: (with_peers && status.map.is_some()).then(peers),
-        user: status
-            .map
-            .map(|_| status.users.iter().map(|(id, profile)| (id.to_string(), profile.clone())).collect()),
+        user: status.map.map(|_| status.users.iter().map(|(id, profile)| (id.to_string(), profile.clone())).collect()),
         client_version: None,
         warren_version: String::new(),
         warren_map_age_seconds: status.map.filter(|map| is_out_of_reach && !map.live).map(|map| map.age.as_secs()),
@@ -188,7 +187,11 @@ pub(crate) fn prefs(prefs: &warren_node::Prefs) -> Prefs {
 ///
 /// # Errors
 /// With one line for a person: a value that does not fit, or a wish that only a stock client could fulfil.
-pub(crate) fn edit(wanted: Prefs, current: &warren_node::Prefs, server_key: Option<String>) -> Result<PrefsEdit, String> {
+pub(crate) fn edit(
+    wanted: Prefs,
+    current: &warren_node::Prefs,
+    server_key: Option<String>,
+) -> Result<PrefsEdit, String> {
     for (asked, what) in [
         (wanted.drive_shares.as_ref().is_some_and(|shares| !shares.is_empty()), "file sharing"),
         (wanted.advertise_services.as_ref().is_some_and(|services| !services.is_empty()), "advertising services"),
@@ -202,7 +205,8 @@ pub(crate) fn edit(wanted: Prefs, current: &warren_node::Prefs, server_key: Opti
     let control_url = wanted.control_url.trim_end_matches('/').to_owned();
     let kept = if control_url == current.control_url { current.control_key.clone() } else { String::new() };
     let routes = wanted.advertise_routes.unwrap_or_default().into_iter();
-    let routes = routes.map(|text| text.parse::<Prefix>().map_err(|_| format!("\"{text}\" is not a network such as 10.0.0.0/24")));
+    let routes = routes
+        .map(|text| text.parse::<Prefix>().map_err(|_| format!("\"{text}\" is not a network such as 10.0.0.0/24")));
     let exit_node_ip = match wanted.exit_node_ip.as_str() {
         "" => None,
         text => Some(text.parse().map_err(|_| format!("exit node \"{text}\" is not an address"))?),
@@ -230,7 +234,8 @@ pub(crate) fn edit(wanted: Prefs, current: &warren_node::Prefs, server_key: Opti
         profile_name: wanted.profile_name,
         no_snat: wanted.no_snat,
         no_stateful_filtering: wanted.no_stateful_filtering,
-        netfilter_mode: netfilter_mode.map_err(|_| format!("netfilter mode {} is none of 0, 1, 2", wanted.netfilter_mode))?,
+        netfilter_mode: netfilter_mode
+            .map_err(|_| format!("netfilter mode {} is none of 0, 1, 2", wanted.netfilter_mode))?,
         auto_update_check: wanted.auto_update.check,
         auto_update_apply: wanted.auto_update.apply,
         app_connector: wanted.app_connector.advertise,
@@ -279,7 +284,8 @@ pub(crate) fn who_is(found: warren_node::WhoIs) -> WhoIs {
 /// `time` is that of `now`.
 pub(crate) fn netcheck(report: &Report, now: Instant, time: UnixTime) -> NetcheckReport {
     let latencies = |latencies: &BTreeMap<RegionId, std::time::Duration>| {
-        let nanoseconds = latencies.iter().map(|(id, took)| (id.to_string(), i64::try_from(took.as_nanos()).unwrap_or(i64::MAX)));
+        let nanoseconds =
+            latencies.iter().map(|(id, took)| (id.to_string(), i64::try_from(took.as_nanos()).unwrap_or(i64::MAX)));
         nanoseconds.collect()
     };
     NetcheckReport {
@@ -398,7 +404,11 @@ mod tests {
 
     #[test]
     fn a_pin_stays_with_its_server_only() {
-        let current = warren_node::Prefs { control_url: "http://a".into(), control_key: "mkey:01".into(), ..warren_node::Prefs::default() };
+        let current = warren_node::Prefs {
+            control_url: "http://a".into(),
+            control_key: "mkey:01".into(),
+            ..warren_node::Prefs::default()
+        };
         let key = |url: &str, given: Option<&str>| {
             let wanted = Prefs { control_url: url.into(), ..Prefs::default() };
             edit(wanted, &current, given.map(str::to_owned)).unwrap().control_key
@@ -420,9 +430,13 @@ mod tests {
     #[test]
     fn every_state_has_its_stock_name_and_number() {
         use warren_node::BackendState as Node;
-        for (ours, number) in
-            [(Node::NeedsLogin, 2), (Node::NeedsMachineAuth, 3), (Node::Stopped, 4), (Node::Starting, 5), (Node::Running, 6)]
-        {
+        for (ours, number) in [
+            (Node::NeedsLogin, 2),
+            (Node::NeedsMachineAuth, 3),
+            (Node::Stopped, 4),
+            (Node::Starting, 5),
+            (Node::Running, 6),
+        ] {
             assert_eq!(notify(Notice::State(ours), None).unwrap().state, Some(number));
         }
     }

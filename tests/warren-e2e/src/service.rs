@@ -84,16 +84,18 @@ pub struct Forwarded {
 }
 
 impl Relay {
-    /// Starts a relay on `ip`:3443 with STUN on 3478 that asks `verify` whom to serve.
-    pub fn start(machine: &Machine, name: &str, ip: &str, region: u16, verify: &str, more: &[&str]) -> Relay {
+    /// Starts the relay of `region` that is known as `ip`, on TCP 3443 and UDP 3478 for region 900, one higher for each
+    /// further region. It asks the control server at `control` whom to serve.
+    pub fn start(machine: &Machine, name: &str, ip: &str, region: u16, control: &str) -> Relay {
         let state = machine.folder().join(name);
-        let (listen, shown, number) = (format!("{ip}:3443"), state.display().to_string(), region.to_string());
-        let url = format!("{verify}/verify");
-        let mut args = vec!["relay", "serve", "--state", &shown, "--listen", &listen, "--region", &number];
-        args.extend(["--hostname", ip, "--stun", "3478", "--verify-client-url", &url]);
-        args.extend(more);
-        let process = machine.start(name, executable("warren"), &args);
-        let relay = Relay { process, state, debug: format!("https://{ip}:3443/debug/counters") };
+        let number = region - 900;
+        let (listen, shown, port) = (format!("[::]:{}", 3443 + number), state.display().to_string(), 3443 + number);
+        let (url, stun, region) = (format!("{control}/verify"), (3478 + number).to_string(), region.to_string());
+        let _ = std::fs::remove_file(state.join("relay-map.json"));
+        let args = ["relay", "serve", "--state", &shown, "--listen", &listen, "--region", &region, "--hostname", ip, "--stun", &stun];
+        let all = [args.as_slice(), &["--verify-client-url", &url]].concat();
+        let process = machine.start(name, executable("warren"), &all);
+        let relay = Relay { process, state, debug: format!("https://127.0.0.1:{port}/debug/counters") };
         till(PATIENCE, "the relay's description of itself", || {
             relay.map_file().exists().then_some(()).ok_or_else(|| relay.process.log())
         });
@@ -105,15 +107,36 @@ impl Relay {
         self.state.join("relay-map.json")
     }
 
+    /// One relay map of several relays; `ipv6` are their addresses of that family, where they have one.
+    pub fn merge_maps(relays: &[&Relay], ipv6: &[&str]) -> PathBuf {
+        let mut merged = serde_json::json!({"Regions": {}});
+        for (at, relay) in relays.iter().enumerate() {
+            let text = std::fs::read_to_string(relay.map_file()).expect("the relay's entry");
+            let entry: Value = json(&text);
+            for (id, region) in entry["Regions"].as_object().into_iter().flatten() {
+                let mut region = region.clone();
+                if let Some(ip) = ipv6.get(at) {
+                    region["Nodes"][0]["IPv6"] = (*ip).into();
+                }
+                merged["Regions"][id] = region;
+            }
+        }
+        let file = relays[0].state.with_extension("map.json");
+        std::fs::write(&file, merged.to_string()).expect("write the relay map");
+        file
+    }
+
     /// Asked on the relay's own machine: nobody else may look.
     #[track_caller]
     pub fn forwarded(&self, machine: &Machine) -> Forwarded {
         let answer: Value = json(&machine.sh(&format!("curl -ksS --noproxy '*' {}", self.debug)));
-        let number = |key: &str| answer[key].as_u64().unwrap_or_else(|| panic!("no {key} in {answer}"));
+        let number = |kind: &str, what: &str| {
+            answer[kind]["sent"][what].as_u64().unwrap_or_else(|| panic!("no {kind}.sent.{what} in {answer}"))
+        };
         Forwarded {
-            disco_frames: number("disco_frames_forwarded"),
-            other_frames: number("other_frames_forwarded"),
-            other_bytes: number("other_bytes_forwarded"),
+            disco_frames: number("disco", "frames"),
+            other_frames: number("other", "frames"),
+            other_bytes: number("other", "bytes"),
         }
     }
 }
@@ -234,7 +257,7 @@ impl<'a> Node<'a> {
 
     /// One disco ping, by any path; the result's JSON line.
     pub fn ping_once(&self, target: &str) -> Result<Value, String> {
-        let text = self.try_ask(&["ping", "-c", "1", "--timeout", "2s", "--until-direct=false", "--json", target])?;
+        let text = self.try_ask(&["ping", "-c", "1", "--timeout", "500ms", "--until-direct=false", "--json", target])?;
         Ok(json(&text))
     }
 }

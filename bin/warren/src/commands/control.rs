@@ -312,7 +312,16 @@ async fn keys(client: &Client, command: &Keys) -> Result<()> {
                 let owner = key.user.as_ref().map_or_else(|| key.acl_tags.join(","), |user| user.name.clone());
                 let flags = [key.reusable, key.ephemeral, key.used].map(|flag| flag.to_string());
                 let [reusable, ephemeral, used] = flags;
-                vec![key.id.clone(), key.key.clone(), reusable, ephemeral, used, date(key.expiration), date(key.created_at), owner]
+                vec![
+                    key.id.clone(),
+                    key.key.clone(),
+                    reusable,
+                    ephemeral,
+                    used,
+                    date(key.expiration),
+                    date(key.created_at),
+                    owner,
+                ]
             });
             println!("{}", table::plain(&header, rows));
         }

@@ -46,7 +46,10 @@ pub async fn run(client: &Client, command: &Doctor, named: bool) -> Result<()> {
         say(finding);
     }
     match client.status(true).await {
-        Err(error) => say(Wrong(format!("daemon: {error}"), "start it: warren node run, warren quickstart, or systemctl start warren-node".into())),
+        Err(error) => say(Wrong(
+            format!("daemon: {error}"),
+            "start it: warren node run, warren quickstart, or systemctl start warren-node".into(),
+        )),
         Ok(status) => {
             say(Well(format!("daemon: version {} answers at {}", status.warren_version, client.socket().display())));
             for finding in [state(&status), control(&status).await, key(&status), interface(&status)] {
@@ -71,9 +74,10 @@ fn state(status: &Status) -> Finding {
         Some(BackendState::Running) => Well("state: running".into()),
         Some(BackendState::Starting) => Unknown("state: starting; ask again in a few seconds".into()),
         Some(BackendState::Stopped) => Wrong("state: stopped".into(), "warren up".into()),
-        Some(BackendState::NeedsMachineAuth) => {
-            Wrong("state: waits for an operator's approval".into(), "on the server: warren control nodes approve".into())
-        }
+        Some(BackendState::NeedsMachineAuth) => Wrong(
+            "state: waits for an operator's approval".into(),
+            "on the server: warren control nodes approve".into(),
+        ),
         _ if status.auth_url.is_empty() => Wrong("state: logged out".into(), "warren up --login-server URL".into()),
         _ => Wrong("state: logged out".into(), format!("log in at {}", status.auth_url)),
     }
@@ -85,7 +89,10 @@ async fn control(status: &Status) -> Finding {
         return Unknown("control server: this node has none yet".into());
     }
     let Ok(parsed) = url.parse() else {
-        return Wrong(format!("control server: {url} is not an address"), "warren up --login-server URL --force-reauth".into());
+        return Wrong(
+            format!("control server: {url} is not an address"),
+            "warren up --login-server URL --force-reauth".into(),
+        );
     };
     let options = DialOptions::default();
     let asked = fetch_server_key(&parsed, super::version::capability(), &options);
@@ -184,9 +191,11 @@ fn leftovers(sockets: &[PathBuf], dry_run: bool) -> Vec<Finding> {
     for path in sockets.iter().filter(is_socket) {
         match std::os::unix::net::UnixStream::connect(path) {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                findings.push(clear(format!("leftover: socket {} of a process that is gone", path.display()), dry_run, || {
-                    std::fs::remove_file(path)
-                }));
+                findings.push(clear(
+                    format!("leftover: socket {} of a process that is gone", path.display()),
+                    dry_run,
+                    || std::fs::remove_file(path),
+                ));
             }
             _ => {}
         }

@@ -13,8 +13,8 @@ use warrend::Config;
 
 use super::up::{self, Login};
 use super::version::VERSION;
-use crate::rights::{self, Helper, Standing};
 use crate::life;
+use crate::rights::{self, Helper, Standing};
 
 /// How long a node may take to be in its network.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -116,9 +116,13 @@ async fn in_network(
     let (stop, stopping) = watch::channel(false);
     let (ready, is_ready) = oneshot::channel();
     let mut told = shutdown.clone();
-    let mut running = tokio::spawn(warrend::run(config, move || {
-        let _ = ready.send(());
-    }, stopping));
+    let mut running = tokio::spawn(warrend::run(
+        config,
+        move || {
+            let _ = ready.send(());
+        },
+        stopping,
+    ));
     let entering = async {
         // An end before that is the daemon's to explain.
         is_ready.await.ok()?;
@@ -155,7 +159,8 @@ pub async fn enter(client: &Client, login: &Login, hostname: Option<&str>) -> Re
     let status = client.status(false).await?;
     let current = client.prefs().await?;
     let url = login.login_server.clone().unwrap_or_default();
-    let is_member = status.have_node_key && current.control_url == url && !current.logged_out && !status.self_status.expired;
+    let is_member =
+        status.have_node_key && current.control_url == url && !current.logged_out && !status.self_status.expired;
     let mut entered = false;
     if is_member {
         let mut bus = client.watch(0).await?;

@@ -22,7 +22,8 @@ pub struct LoginCommand {
 pub async fn login(client: &Client, command: &LoginCommand) -> Result<()> {
     let current = client.prefs().await?;
     let status = client.status(false).await?;
-    let Some(url) = command.login.login_server.clone().or_else(|| Some(current.control_url.clone()).filter(|url| !url.is_empty()))
+    let Some(url) =
+        command.login.login_server.clone().or_else(|| Some(current.control_url.clone()).filter(|url| !url.is_empty()))
     else {
         bail!("which network? Name its control server: warren login --login-server URL");
     };

@@ -29,7 +29,10 @@ pub async fn run(client: &Client, command: &Netcheck) -> Result<()> {
         return Ok(());
     }
     let regions = client.derp_map().await?.map(|map| {
-        let named = map.regions.iter().map(|(id, region)| (id.0.to_string(), (region.region_code.clone(), region.region_name.clone())));
+        let named = map
+            .regions
+            .iter()
+            .map(|(id, region)| (id.0.to_string(), (region.region_code.clone(), region.region_name.clone())));
         named.collect::<BTreeMap<_, _>>()
     });
     print!("{}", render(&report, &regions.unwrap_or_default()));
@@ -49,12 +52,14 @@ fn render(report: &NetcheckReport, regions: &BTreeMap<String, (String, String)>)
         (false, false) => "IPv6: no, unavailable in OS".into(),
         _ => format!("IPv6: {}", address(true, &report.global_v6)),
     });
-    let varies = report.mapping_varies_by_dest_ip.map_or("unknown (needs two relays with STUN)".into(), |v| v.to_string());
+    let varies =
+        report.mapping_varies_by_dest_ip.map_or("unknown (needs two relays with STUN)".into(), |v| v.to_string());
     lines.push(format!("MappingVariesByDestIP: {varies}"));
     lines.push("PortMapping: not built yet".into());
     let home = report.preferred_derp.to_string();
     let nearest = regions.get(&home).map(|(_, name)| name.clone());
-    lines.push(format!("Nearest DERP: {}", nearest.unwrap_or_else(|| "unknown (no response to latency probes)".into())));
+    lines
+        .push(format!("Nearest DERP: {}", nearest.unwrap_or_else(|| "unknown (no response to latency probes)".into())));
     lines.push("DERP latency:".into());
     let mut text = String::from("\nReport:\n");
     for line in lines {

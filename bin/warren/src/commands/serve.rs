@@ -219,7 +219,8 @@ async fn serve_relay(command: RelayServe, state: PathBuf, shutdown: watch::Recei
         None => Who::Everyone,
     };
     let stun = (command.stun != 0).then(|| SocketAddr::new(command.listen.ip(), command.stun));
-    let config = RelayConfig { listen: command.listen, stun, state: state.clone(), certificate, who, caps: Caps::default() };
+    let config =
+        RelayConfig { listen: command.listen, stun, state: state.clone(), certificate, who, caps: Caps::default() };
     let prepared = warren_relayd::prepare(config).await?;
     let pin = is_self_made.then(|| format!("sha256-raw:{}", hex::encode(prepared.fingerprint())));
     let map = describe(&command, prepared.address()?.port(), pin);
@@ -315,7 +316,9 @@ impl std::fmt::Debug for NodeRun {
 pub fn node(command: NodeRun, socket: Option<PathBuf>) -> Result<()> {
     // Before anything could open a file by that number.
     let inherited = match command.helper_fd {
-        Some(number) => Some(warren_os::helper::inherited_fd(number).with_context(|| format!("descriptor {number} is not open"))?),
+        Some(number) => {
+            Some(warren_os::helper::inherited_fd(number).with_context(|| format!("descriptor {number} is not open"))?)
+        }
         None => None,
     };
     life::enter("info")?;
@@ -382,7 +385,10 @@ fn helper_door(settings: &Settings, inherited: Option<OwnedFd>) -> Result<Door> 
         return Ok((Some(Inherited(door)), Some(child)));
     }
     if let Some(name) = &settings.tun {
-        bail!("the interface {name} needs a helper (warren helper run, as root), and none is at {}", rights::INSTALLED_HELPER);
+        bail!(
+            "the interface {name} needs a helper (warren helper run, as root), and none is at {}",
+            rights::INSTALLED_HELPER
+        );
     }
     warn!("no helper and no rights: this node has no interface (user-space networking)");
     Ok((None, None))
@@ -434,7 +440,10 @@ mod tests {
     fn a_relay_at_a_literal_address_names_one_family_and_its_certificate() {
         let map = map_of("relay --hostname 192.0.2.7 --region 901 --open --stun 0");
         let node = &map.regions[&RegionId(901)].nodes[0];
-        assert_eq!((node.ipv4.as_str(), node.ipv6.as_str(), node.cert_name.as_str()), ("192.0.2.7", "none", "sha256-raw:00"));
+        assert_eq!(
+            (node.ipv4.as_str(), node.ipv6.as_str(), node.cert_name.as_str()),
+            ("192.0.2.7", "none", "sha256-raw:00")
+        );
         assert_eq!((node.derp_port(), node.stun_port()), (3443, None));
         let map = map_of("relay --hostname relay.example.net --open");
         let node = &map.regions[&RegionId(900)].nodes[0];
@@ -444,6 +453,8 @@ mod tests {
     #[test]
     fn whom_a_relay_serves_is_said_and_never_assumed() {
         assert!(Line::try_parse_from(["relay", "--hostname", "x"]).is_err());
-        assert!(Line::try_parse_from(["relay", "--hostname", "x", "--open", "--verify-client-url", "http://y"]).is_err());
+        assert!(
+            Line::try_parse_from(["relay", "--hostname", "x", "--open", "--verify-client-url", "http://y"]).is_err()
+        );
     }
 }

@@ -67,7 +67,8 @@ async fn once(client: &Client, command: &StatusCommand) -> Result<()> {
         Some(BackendState::Running | BackendState::Starting) => {}
         Some(BackendState::Stopped) => bail!("Warren is stopped. Start it with: warren up"),
         Some(BackendState::NeedsLogin | BackendState::NoState) => {
-            let visit = if status.auth_url.is_empty() { String::new() } else { format!(" Log in at: {}", status.auth_url) };
+            let visit =
+                if status.auth_url.is_empty() { String::new() } else { format!(" Log in at: {}", status.auth_url) };
             bail!("Logged out.{visit}");
         }
         Some(BackendState::NeedsMachineAuth) => bail!("Machine is not yet approved by the network's operator."),
@@ -81,12 +82,15 @@ fn render(status: &Status, command: &StatusCommand) -> String {
     let mut peers: Vec<&PeerStatus> = status.peer.iter().flatten().map(|(_, peer)| peer).collect();
     peers.sort_by(|a, b| (&a.dns_name, &a.host_name, &a.public_key).cmp(&(&b.dns_name, &b.host_name, &b.public_key)));
     let own = command.own.then_some(&status.self_status);
-    let rows = own.into_iter().map(|node| row(status, node, true)).chain(peers.iter().map(|peer| row(status, peer, false)));
+    let rows =
+        own.into_iter().map(|node| row(status, node, true)).chain(peers.iter().map(|peer| row(status, peer, false)));
     let header: &[&str] = if command.header { &["IP", "Hostname", "Owner", "OS", "Status"] } else { &[] };
     let mut text = table::plain(header, rows);
     let mut tail = status.health.clone();
     for peer in peers {
-        if let Some(path) = peer.warren_path.as_ref().filter(|path| peer.active && path.kind != "direct" && !path.why.is_empty()) {
+        if let Some(path) =
+            peer.warren_path.as_ref().filter(|path| peer.active && path.kind != "direct" && !path.why.is_empty())
+        {
             tail.push(format!("{} is reached by {}: {}", short_name(status, peer), path.kind, path.why));
         }
     }
@@ -119,7 +123,9 @@ fn owner(status: &Status, node: &PeerStatus) -> String {
     let id = node.user_id.to_string();
     let login = status.user.as_ref().and_then(|users| users.get(&id)).map(|user| user.login_name.clone());
     match login {
-        Some(login) if login.contains('@') => login.split('@').next().map(|name| format!("{name}@")).unwrap_or_default(),
+        Some(login) if login.contains('@') => {
+            login.split('@').next().map(|name| format!("{name}@")).unwrap_or_default()
+        }
         Some(login) => login,
         None => id,
     }

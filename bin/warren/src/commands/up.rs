@@ -66,7 +66,10 @@ impl Login {
             edit = edit.set("ControlURL", url.trim_end_matches('/'));
         }
         if let Some(tags) = &self.advertise_tags {
-            edit = edit.set("AdvertiseTags", tags.split(',').filter(|tag| !tag.is_empty()).map(tag).collect::<Result<Vec<_>>>()?);
+            edit = edit.set(
+                "AdvertiseTags",
+                tags.split(',').filter(|tag| !tag.is_empty()).map(tag).collect::<Result<Vec<_>>>()?,
+            );
         }
         Ok(edit)
     }

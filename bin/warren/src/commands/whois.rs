@@ -25,7 +25,10 @@ pub async fn run(client: &Client, command: &Whois) -> Result<()> {
     let addresses: Vec<String> = found.node.addresses.iter().map(ToString::to_string).collect();
     println!("  Addresses:     [{}]", addresses.join(" "));
     if found.node.tags.is_empty() {
-        println!("User:\n  Name:          {}\n  ID:            {}", found.user_profile.login_name, found.user_profile.id);
+        println!(
+            "User:\n  Name:          {}\n  ID:            {}",
+            found.user_profile.login_name, found.user_profile.id
+        );
     } else {
         println!("Tags:            {}", found.node.tags.join(", "));
     }

@@ -99,7 +99,8 @@ impl Initiator {
         self.symmetric.mix_key(&*self.machine.agree_raw(&ephemeral).ok_or(HandshakeError::Forged)?);
         self.symmetric.open(&response[35..]).ok_or(HandshakeError::Forged)?;
         let keys = self.symmetric.split();
-        Channel::new(keys.initiator_to_responder, keys.responder_to_initiator, self.version).ok_or(HandshakeError::Forged)
+        Channel::new(keys.initiator_to_responder, keys.responder_to_initiator, self.version)
+            .ok_or(HandshakeError::Forged)
     }
 }
 

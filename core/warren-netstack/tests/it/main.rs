@@ -46,7 +46,8 @@ impl World {
             stack.poll(self.now);
             while let Some(packet) = stack.poll_packet() {
                 if self.random.below(1000) >= self.lose_per_mille {
-                    let late = if self.random.below(50) == 0 && self.lose_per_mille > 0 { DELAY / 4 } else { Duration::ZERO };
+                    let late =
+                        if self.random.below(50) == 0 && self.lose_per_mille > 0 { DELAY / 4 } else { Duration::ZERO };
                     other.push_back((self.now + DELAY + late, packet));
                 }
             }
@@ -184,7 +185,8 @@ fn echo_is_answered_and_datagrams_pass_both_ways() {
     let view = PacketView::parse(&reply).unwrap();
     assert_eq!((view.src(), view.dst(), view.echo_reply()), (B, A, Some((7, 1))));
 
-    let datagram = Datagram { local: SocketAddr::new(A, 5), remote: SocketAddr::new(B, 53), payload: b"name?".to_vec() };
+    let datagram =
+        Datagram { local: SocketAddr::new(A, 5), remote: SocketAddr::new(B, 53), payload: b"name?".to_vec() };
     assert!(world.a.send_datagram(&datagram));
     for _ in 0..3 {
         world.step();

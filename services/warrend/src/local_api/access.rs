@@ -35,9 +35,13 @@ mod tests {
 
     #[test]
     fn others_read_and_only_root_owner_and_operator_write() {
-        for (uid, operator, writes) in
-            [(0, None, true), (1000, None, true), (1001, None, false), (1001, Some(1001), true), (1002, Some(1001), false)]
-        {
+        for (uid, operator, writes) in [
+            (0, None, true),
+            (1000, None, true),
+            (1001, None, false),
+            (1001, Some(1001), true),
+            (1002, Some(1001), false),
+        ] {
             let caller = Caller { uid };
             assert!(may(caller, Access::Read, 1000, operator), "{uid}");
             assert_eq!(may(caller, Access::Write, 1000, operator), writes, "{uid}");

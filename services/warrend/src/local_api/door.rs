@@ -30,7 +30,12 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) type Body = BoxBody<Bytes, Infallible>;
 
 /// Answers until `shutdown` turns true, then drops every connection.
-pub async fn serve<B: Backend>(listener: LocalListener, backend: B, capability: u32, mut shutdown: watch::Receiver<bool>) {
+pub async fn serve<B: Backend>(
+    listener: LocalListener,
+    backend: B,
+    capability: u32,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {

@@ -93,7 +93,10 @@ pub(super) async fn route<B: Backend>(
     let operator = backend.operator().await.as_deref().and_then(access::uid_of);
     let own = nix::unistd::geteuid().as_raw();
     if !access::may(caller, access, own, operator) {
-        return Err(Refusal::new(403, "access denied: only root, the daemon's own user or its operator may change things"));
+        return Err(Refusal::new(
+            403,
+            "access denied: only root, the daemon's own user or its operator may change things",
+        ));
     }
     let query = query(request.uri().query().unwrap_or_default());
     let value = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
@@ -138,7 +141,8 @@ pub(super) async fn route<B: Backend>(
         }
         Route::Ping => {
             let ip: IpAddr = value("ip").parse().map_err(|_| Refusal::new(400, "missing or invalid 'ip' parameter"))?;
-            let kind = PingKind::parse(value("type")).ok_or_else(|| Refusal::new(400, "missing or unknown 'type' parameter"))?;
+            let kind = PingKind::parse(value("type"))
+                .ok_or_else(|| Refusal::new(400, "missing or unknown 'type' parameter"))?;
             let size = match value("size") {
                 "" => 0,
                 size => size.parse().map_err(|_| Refusal::new(400, "invalid 'size' parameter"))?,
@@ -178,7 +182,8 @@ fn query(text: &str) -> HashMap<String, String> {
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
     let collected = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
     let bytes = collected.map_err(|_| Refusal::new(413, "the request body is too large or broke off"))?.to_bytes();
-    serde_json::from_slice(&bytes).map_err(|error| Refusal::new(400, format!("the request body is not what it should be: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Refusal::new(400, format!("the request body is not what it should be: {error}")))
 }
 
 #[cfg(test)]
@@ -187,7 +192,9 @@ mod tests {
 
     #[test]
     fn every_path_has_its_methods_and_nothing_else_exists() {
-        let is = |method: Method, path: &str| find(&method, path).map(|(_, route, _)| route).map_err(|refusal| refusal.status);
+        let is = |method: Method, path: &str| {
+            find(&method, path).map(|(_, route, _)| route).map_err(|refusal| refusal.status)
+        };
         assert_eq!(is(Method::GET, "/localapi/v0/status"), Ok(Route::Status));
         assert_eq!(is(Method::POST, "/localapi/v0/profiles/ab12"), Ok(Route::SwitchProfile));
         assert_eq!(is(Method::GET, "/localapi/v0/profiles/current"), Ok(Route::CurrentProfile));

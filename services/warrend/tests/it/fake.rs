@@ -71,7 +71,8 @@ impl Backend for Fake {
     }
 
     async fn profiles(&self) -> Result<(Vec<LoginProfile>, LoginProfile), Refusal> {
-        let all: Vec<_> = self.told().profiles.iter().map(|id| LoginProfile { id: id.clone(), ..LoginProfile::default() }).collect();
+        let all: Vec<_> =
+            self.told().profiles.iter().map(|id| LoginProfile { id: id.clone(), ..LoginProfile::default() }).collect();
         let last = all.last().cloned().unwrap_or_default();
         Ok((all, last))
     }

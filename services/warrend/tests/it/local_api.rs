@@ -37,7 +37,10 @@ async fn preferences_are_edited_field_by_field_and_checked() {
     assert!(matches!(error, ClientError::Daemon { status: 400, .. }), "{error}");
     assert!(daemon.client.check_prefs(&Prefs::default()).await.is_ok());
     let ssh = Prefs { run_ssh: true, ..Prefs::default() };
-    assert_eq!(daemon.client.check_prefs(&ssh).await.unwrap_err().to_string(), "the SSH server is not built yet in this node");
+    assert_eq!(
+        daemon.client.check_prefs(&ssh).await.unwrap_err().to_string(),
+        "the SSH server is not built yet in this node"
+    );
 }
 
 #[tokio::test]
@@ -158,7 +161,13 @@ async fn an_oversized_body_is_refused_and_others_go_on() {
 async fn garbage_is_answered_or_hung_up_on_and_others_go_on() {
     let daemon = Daemon::start().await;
     let endless = [b"GET /".as_slice(), &[b'a'; 200 << 10]].concat();
-    for garbage in [&b"\x16\x03\x01\x02\x00\x01"[..], &[0; 4096], b"GET\r\n\r\n", b"POST /localapi/v0/prefs HTTP/9\r\n\r\n", &endless] {
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00\x01"[..],
+        &[0; 4096],
+        b"GET\r\n\r\n",
+        b"POST /localapi/v0/prefs HTTP/9\r\n\r\n",
+        &endless,
+    ] {
         let mut stream = daemon.connect().await;
         let _ = stream.write_all(garbage).await;
         let _ = stream.shutdown().await;

@@ -172,7 +172,12 @@ impl Client {
         self.parse(path, self.send(Method::GET, path, None).await?)
     }
 
-    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+    async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         self.parse(path, self.send(method, path, Some(encode(path, body)?)).await?)
     }
 
@@ -189,7 +194,12 @@ impl Client {
         self.read(response.into_body()).await
     }
 
-    async fn open(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<http::Response<Incoming>, ClientError> {
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<http::Response<Incoming>, ClientError> {
         let request = self
             .request(method, path)
             .body(Full::new(body.unwrap_or_default()))
@@ -259,9 +269,10 @@ impl Watcher {
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(|error| ClientError::Nonsense { what: "watch-ipn-bus".into(), reason: error.to_string() });
+                return serde_json::from_slice(&line).map(Some).map_err(|error| ClientError::Nonsense {
+                    what: "watch-ipn-bus".into(),
+                    reason: error.to_string(),
+                });
             }
             if self.buffer.len() > MAX_LINE_BYTES {
                 return Err(ClientError::Nonsense { what: "watch-ipn-bus".into(), reason: "line too long".into() });

@@ -17,9 +17,7 @@ pub mod status;
 pub use client::{Client, ClientError};
 pub use notify::{BackendState, Notify, watch};
 pub use prefs::{LoginProfile, MaskedPrefs, NetworkProfile, Prefs, StartOptions};
-pub use status::{
-    NetcheckReport, PathExplanation, PeerStatus, PingKind, PingResult, Status, TailnetStatus, WhoIs,
-};
+pub use status::{NetcheckReport, PathExplanation, PeerStatus, PingKind, PingResult, Status, TailnetStatus, WhoIs};
 
 /// Prefix of every LocalAPI path.
 pub const BASE_PATH: &str = "/localapi/v0/";

@@ -147,7 +147,12 @@ impl MaskedPrefs {
         };
         let optional = ["OperatorUser", "ProfileName"];
         // The Go encoder drops a zero value, so a field that is set but absent means its zero value.
-        let zero = serde_json::to_value(Prefs { corp_dns: false, netfilter_mode: 0, no_stateful_filtering: None, ..Prefs::default() });
+        let zero = serde_json::to_value(Prefs {
+            corp_dns: false,
+            netfilter_mode: 0,
+            no_stateful_filtering: None,
+            ..Prefs::default()
+        });
         let zero = zero.unwrap_or(Value::Null);
         for field in self.fields() {
             if !merged.contains_key(field) && !optional.contains(&field) {

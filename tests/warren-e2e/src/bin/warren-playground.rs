@@ -14,8 +14,9 @@ fn main() -> ExitCode {
     };
     let net = Internet::new(*left, *right);
     let url = "http://203.0.113.1:8080";
-    let relay = Relay::start(&net.server, "relay", "203.0.113.1", 900, url, &[]);
-    let map = relay.map_file().display().to_string();
+    let relay = Relay::start(&net.server, "relay", "203.0.113.1", 900, url);
+    let second = Relay::start(&net.server, "relay2", "203.0.113.2", 901, url);
+    let map = Relay::merge_maps(&[&relay, &second], &[]).display().to_string();
     let control = Control::start(&net.server, "control", "203.0.113.1:8080", &["--no-relay", "--relay-map", &map]);
     let key = control.key("you");
     let mode = if can_make_tun() { Mode::Kernel } else { Mode::Userspace };

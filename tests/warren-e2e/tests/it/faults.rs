@@ -24,7 +24,6 @@ fn tunnels_outlive_a_killed_control_server_and_nothing_it_answered_is_lost() {
     let servers = servers4(&net);
     let [a, b] = join(&net, &servers, [Mode::Userspace; 2]);
     direct(&a, "b");
-    let maps = [servers.relay.map_file(), servers.second.map_file()].map(|path| path.display().to_string());
     let before = (a.ip4(), b.ip4(), servers.control.ask(&["nodes", "list", "--json"]));
     let late_key = servers.control.key("bob");
     servers.control.process.kill9();
@@ -39,7 +38,7 @@ fn tunnels_outlive_a_killed_control_server_and_nothing_it_answered_is_lost() {
     let status = b.status();
     assert!(status["WarrenMapAgeSeconds"].is_u64(), "says nothing of the age of its map: {status}");
 
-    let args = ["--no-relay", "--relay-map", &maps[0], "--relay-map", &maps[1]];
+    let args = ["--no-relay", "--relay-map", &servers.map];
     let control = Control::start(&net.server, "control", "203.0.113.1:8080", &args);
     till(PATIENCE, "both nodes to return by themselves", || {
         let nodes: Value = serde_json::from_str(&control.try_ask(&["nodes", "list", "--json"])?).map_err(|e| e.to_string())?;
@@ -75,7 +74,7 @@ fn a_flow_through_a_relay_resumes_when_the_relay_is_back() {
         Err(_) => Ok(()),
     });
     let _relays = [("relay", "203.0.113.1", 900), ("relay2", "203.0.113.2", 901)]
-        .map(|(name, ip, region)| Relay::start(&net.server, name, ip, region, "http://203.0.113.1:8080", &[]));
+        .map(|(name, ip, region)| Relay::start(&net.server, name, ip, region, "http://203.0.113.1:8080"));
     let (_, took) = till(RESUME, "traffic through the relay", || traffic(&a));
     println!("relay killed and back: traffic after {took:?}");
 }

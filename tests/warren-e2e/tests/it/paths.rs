@@ -19,21 +19,24 @@ pub struct Servers<'a> {
     pub control: Control<'a>,
     pub relay: Relay,
     pub second: Relay,
+    /// File with both relays, as the control server was given it.
+    pub map: String,
 }
 
-pub fn servers<'a>(net: &'a Internet, address: &str, relay_ips: [&str; 2], more: &[&str]) -> Servers<'a> {
+pub fn servers<'a>(net: &'a Internet, address: &str, families: Families) -> Servers<'a> {
     let url = format!("http://{address}");
-    let relay = Relay::start(&net.server, "relay", relay_ips[0], 900, &url, &[]);
-    let second = Relay::start(&net.server, "relay2", relay_ips[1], 901, &url, &[]);
-    let maps = [relay.map_file(), second.map_file()].map(|path| path.display().to_string());
-    let mut args = vec!["--no-relay", "--relay-map", &maps[0], "--relay-map", &maps[1]];
-    args.extend(more);
-    let control = Control::start(&net.server, "control", address, &args);
-    Servers { control, relay, second }
+    let (ip4, ip6) = (["203.0.113.1", "203.0.113.2"], ["2001:db8::1", "2001:db8::2"]);
+    let [first, other] = if families == Families::V6 { ip6 } else { ip4 };
+    let relay = Relay::start(&net.server, "relay", first, 900, &url);
+    let second = Relay::start(&net.server, "relay2", other, 901, &url);
+    let more: &[&str] = if families == Families::Both { &ip6 } else { &[] };
+    let map = Relay::merge_maps(&[&relay, &second], more).display().to_string();
+    let control = Control::start(&net.server, "control", address, &["--no-relay", "--relay-map", &map]);
+    Servers { control, relay, second, map }
 }
 
 pub fn servers4(net: &Internet) -> Servers<'_> {
-    servers(net, CONTROL, ["203.0.113.1", "203.0.113.2"], &[])
+    servers(net, CONTROL, Families::V4)
 }
 
 /// Both nodes in the network, named a and b.
@@ -201,7 +204,7 @@ fn everything_works_with_ipv6_alone() {
     }
     let only6 = || Site { nat: Nat::None, families: Families::V6 };
     let net = Internet::new(only6(), only6());
-    let servers = servers(&net, CONTROL6, ["2001:db8::1", "2001:db8::2"], &[]);
+    let servers = servers(&net, CONTROL6, Families::V6);
     let [a, _b] = join(&net, &servers, [Mode::Userspace; 2]);
     first_answer(&a, "b");
     let took = direct(&a, "b");
@@ -215,14 +218,14 @@ fn an_ipv4_node_reaches_a_dual_one_directly_and_an_ipv6_one_by_the_relay() {
     }
     let both = Site { nat: Nat::Easy, families: Families::Both };
     let net = Internet::new(Nat::Easy, both);
-    let servers = servers(&net, CONTROL, ["203.0.113.1", "203.0.113.2"], &[]);
+    let servers = servers(&net, CONTROL, Families::Both);
     let [a, _b] = join(&net, &servers, [Mode::Userspace; 2]);
     direct(&a, "b");
     drop((a, _b, servers));
 
     let net = Internet::new(Nat::Easy, Site { nat: Nat::None, families: Families::V6 });
     // Relays that both families reach.
-    let servers = self::servers(&net, "[::]:8080", ["203.0.113.1", "203.0.113.2"], &["--relay-ipv6", "2001:db8::1"]);
+    let servers = self::servers(&net, "[::]:8080", Families::Both);
     let key = servers.control.key("ann");
     let a = Node::start(&net.left, "node", Mode::Userspace, &[]);
     let b = Node::start(&net.right, "node", Mode::Userspace, &[]);

@@ -32,6 +32,11 @@ fn a_port_that_is_taken_away_cuts_running_flows_and_comes_back() {
         for p in (80,81): threading.Thread(target=S(('127.0.0.1',p),H).serve_forever).start()\n";
     std::fs::write(net.right.folder().join("talk.py"), script).expect("write the server");
     let _server = net.right.start("talk", "python3", &["talk.py"]);
+    till(Duration::from_secs(10), "the two ports", || {
+        let both = "import socket; [socket.create_connection(('127.0.0.1', p), 1).recv(1) for p in (80, 81)]";
+        let out = net.right.try_sh(&format!("python3 -c \"{both}\""));
+        out.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&out.stderr).into_owned())
+    });
     let out = net.left.folder().join("heard");
     let node = a.state().join("node.sock").display().to_string();
     let warren = warren_e2e::executable("warren").display().to_string();

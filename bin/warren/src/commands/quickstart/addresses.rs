@@ -70,7 +70,11 @@ fn class(address: IpAddr, outwards: Option<IpAddr>) -> Option<u8> {
         IpAddr::V4(v4) if !v4.is_private() => Some(0),
         IpAddr::V4(_) if Some(address) == outwards => Some(1),
         IpAddr::V4(_) => Some(2),
-        IpAddr::V6(v6) if v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast() => None,
+        IpAddr::V6(v6)
+            if v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast() =>
+        {
+            None
+        }
         IpAddr::V6(v6) if v6.segments()[..3] == [0xfd7a, 0x115c, 0xa1e0] => None,
         IpAddr::V6(v6) if v6.is_unique_local() => Some(4),
         IpAddr::V6(_) => Some(3),

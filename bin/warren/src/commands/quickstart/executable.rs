@@ -53,7 +53,12 @@ fn newest_glibc(bytes: &[u8]) -> Option<u32> {
         let digits = rest.iter().take(2).take_while(|byte| byte.is_ascii_digit());
         digits.fold(None, |number: Option<u32>, digit| Some(number.unwrap_or(0) * 10 + u32::from(digit - b'0')))
     };
-    bytes.windows(GLIBC.len()).enumerate().filter(|(_, text)| *text == GLIBC).filter_map(|(at, _)| minor(&bytes[at + GLIBC.len()..])).max()
+    bytes
+        .windows(GLIBC.len())
+        .enumerate()
+        .filter(|(_, text)| *text == GLIBC)
+        .filter_map(|(at, _)| minor(&bytes[at + GLIBC.len()..]))
+        .max()
 }
 
 #[cfg(test)]

@@ -95,7 +95,10 @@ pub fn run(command: &Quickstart) -> Result<()> {
         return remove(&rights::state_folder());
     }
     let mut standing = rights::settle()?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&standing.state)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&standing.state)
         .with_context(|| format!("make the folder {}", standing.state.display()))?;
     let helper = standing.helper.take();
     life::run(1, async |shutdown| network(command, &standing, helper, shutdown).await)
@@ -237,7 +240,10 @@ async fn user(operator: &admin::Client, wanted: &str) -> Result<String> {
 async fn key(operator: &admin::Client, user: &str, reusable: bool, lifetime: Duration) -> Result<String> {
     let now = UnixTime::from_duration(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let expiration = Some(now.saturating_add(lifetime));
-    Ok(operator.create_key(&CreateKey { user: user.to_owned(), reusable, expiration, ..CreateKey::default() }).await?.key)
+    Ok(operator
+        .create_key(&CreateKey { user: user.to_owned(), reusable, expiration, ..CreateKey::default() })
+        .await?
+        .key)
 }
 
 /// Brings this machine's node into its own network; a key is made only where it needs one.
@@ -292,7 +298,10 @@ fn remove(state: &Path) -> Result<()> {
     fs::remove_file(state.join(MARK)).with_context(|| format!("remove {}", state.join(MARK).display()))?;
     // Only if nothing else is in it.
     let _ = fs::remove_dir(state);
-    println!("Everything that quickstart kept in {} is gone. Other machines still have their own state.", state.display());
+    println!(
+        "Everything that quickstart kept in {} is gone. Other machines still have their own state.",
+        state.display()
+    );
     Ok(())
 }
 
