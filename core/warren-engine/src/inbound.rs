@@ -152,7 +152,7 @@ impl Engine {
             Verdict::Accept => {
                 self.counters.packets_in += 1;
                 self.counters.bytes_in += len as u64;
-                self.deliver(view.bytes());
+                self.deliver(&view);
                 Ok(len)
             }
             Verdict::Drop(why) => {
@@ -164,12 +164,12 @@ impl Engine {
         }
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &PacketView<'_>) {
         match &mut self.joiner {
-            Some(joiner) => joiner.push(packet),
+            Some(joiner) => joiner.push_view(packet),
             None => {
                 let mut buffer = self.pool.take();
-                buffer.extend_from_slice(packet);
+                buffer.extend_from_slice(packet.bytes());
                 self.deliveries.push_back(Super::packet(buffer));
             }
         }

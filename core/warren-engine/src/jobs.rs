@@ -44,12 +44,15 @@ pub(crate) struct SealedRun {
     pub(crate) bytes: Vec<u8>,
     pub(crate) segment: usize,
     count: usize,
+    /// How much of `bytes` was written: behind it lies what the buffer held before, until the job ends.
+    filled: usize,
 }
 
 /// A [`SealJob`] that was run: give it to [`Engine::finish_sealed`](crate::Engine::finish_sealed).
 pub struct Sealed {
     pub(crate) peer: NodePublic,
     pub(crate) hops: Hops,
+    /// Emptied; for the next job.
     pub(crate) bursts: Vec<Super>,
     pub(crate) spare: Vec<Vec<u8>>,
     pub(crate) runs: Vec<SealedRun>,
@@ -91,57 +94,68 @@ impl SealJob {
         burst.segment_count().div_ceil(per_run)
     }
 
-    /// Cuts each burst and seals every segment where it is sent from. Pure.
+    /// Cuts each burst and seals every segment into the place that it is sent from: the encryption is the copy. Pure.
     #[must_use]
     pub fn run(mut self) -> Sealed {
         let (mut packets, mut bytes) = (0, 0);
-        for burst in std::mem::take(&mut self.bursts) {
-            for index in 0..burst.segment_count() {
-                let len = burst.segment_len(index);
-                self.seal_segment(&burst, index, len);
+        let mut bursts = std::mem::take(&mut self.bursts);
+        for burst in bursts.drain(..) {
+            let mut cutter = burst.into_cutter();
+            while let Some(packet) = cutter.next_packet() {
                 packets += 1;
-                bytes += len as u64;
+                bytes += packet.len() as u64;
+                self.seal(packet);
             }
-            self.bursts.push(burst);
+            self.spare.push(cutter.into_buffer());
         }
-        Sealed {
-            peer: self.peer,
-            hops: self.hops,
-            bursts: self.bursts,
-            spare: self.spare,
-            runs: self.runs,
-            packets,
-            bytes,
+        for run in &mut self.runs {
+            run.bytes.truncate(run.filled);
         }
+        Sealed { peer: self.peer, hops: self.hops, bursts, spare: self.spare, runs: self.runs, packets, bytes }
     }
 
-    fn seal_segment(&mut self, burst: &Super, index: usize, len: usize) {
-        let padded = padded_len(len, self.mtu);
+    fn seal(&mut self, packet: &[u8]) {
+        let padded = padded_len(packet.len(), self.mtu);
         let sealed = padded + message::OVERHEAD;
-        let run = match self.runs.last_mut().filter(|run| run.takes(sealed)) {
-            Some(run) => run,
-            None => {
-                let bytes = self.spare.pop().unwrap_or_default();
-                self.runs.push(SealedRun { bytes, segment: sealed, count: 0 });
-                self.runs.last_mut().expect("just pushed")
-            }
-        };
-        run.count += 1;
-        let at = run.bytes.len();
-        run.bytes.resize(at + sealed, 0);
-        let out = &mut run.bytes[at..];
-        burst.cut_into(index, &mut out[message::HEADER_LEN..message::HEADER_LEN + len]);
-        self.key.seal(self.next_counter, out);
+        if !self.runs.last().is_some_and(|run| run.takes(sealed)) {
+            self.runs.push(SealedRun::new(self.spare.pop().unwrap_or_default(), sealed));
+        }
+        let Some(out) = self.runs.last_mut().map(|run| run.place(sealed)) else { return };
+        if padded == packet.len() {
+            self.key.seal_from(self.next_counter, packet, out);
+        } else {
+            // The place may hold something older.
+            let body = &mut out[message::HEADER_LEN..message::HEADER_LEN + padded];
+            body[..packet.len()].copy_from_slice(packet);
+            body[packet.len()..].fill(0);
+            self.key.seal(self.next_counter, out);
+        }
         self.next_counter += 1;
     }
 }
 
 impl SealedRun {
+    /// `bytes` may hold anything.
+    fn new(bytes: Vec<u8>, segment: usize) -> Self {
+        Self { bytes, segment, count: 0, filled: 0 }
+    }
+
     fn takes(&self, sealed: usize) -> bool {
         self.count < MAX_SEGMENTS
             && sealed <= self.segment
-            && self.bytes.len() == self.count * self.segment
-            && self.bytes.len() + sealed <= MAX_RUN_BYTES
+            && self.filled == self.count * self.segment
+            && self.filled + sealed <= MAX_RUN_BYTES
+    }
+
+    /// Room for one more datagram, with anything in it.
+    fn place(&mut self, sealed: usize) -> &mut [u8] {
+        let at = self.filled;
+        self.filled += sealed;
+        self.count += 1;
+        if self.bytes.len() < self.filled {
+            self.bytes.resize(self.filled, 0);
+        }
+        &mut self.bytes[at..self.filled]
     }
 }
 

@@ -16,7 +16,12 @@ impl Engine {
     /// Decides the fate of packets from this host: dropped and counted, staged until there are keys, or a job.
     ///
     /// Neighbouring single packets of one size for one peer become one job, and so one send.
-    pub fn decide_outbound(&mut self, batch: Vec<Super>, now: Instant, jobs: &mut Vec<SealJob>) {
+    pub fn decide_outbound(
+        &mut self,
+        batch: impl IntoIterator<Item = Super>,
+        now: Instant,
+        jobs: &mut Vec<SealJob>,
+    ) {
         for burst in batch {
             if let Err((reason, burst)) = self.decide_one(burst, now, jobs) {
                 self.counters.drop(reason, burst.segment_count());
@@ -28,10 +33,7 @@ impl Engine {
 
     /// Takes a sealed job back, in the order of decisions per peer: its runs go out.
     pub fn finish_sealed(&mut self, sealed: Sealed, now: Instant) {
-        let Sealed { peer, hops, mut bursts, mut spare, mut runs, packets, bytes } = sealed;
-        for burst in bursts.drain(..) {
-            self.pool.give(burst.into_buffer());
-        }
+        let Sealed { peer, hops, bursts, mut spare, mut runs, packets, bytes } = sealed;
         for buffer in spare.drain(..) {
             self.pool.give(buffer);
         }
@@ -135,7 +137,7 @@ impl Engine {
         };
         let mut spare = self.lists.buffers.pop().unwrap_or_default();
         for _ in 0..SealJob::buffers_for(&burst, mtu) {
-            spare.push(self.pool.take());
+            spare.push(self.pool.take_used());
         }
         let mut bursts = self.lists.bursts.pop().unwrap_or_default();
         let room = SealJob::room_after(&burst, mtu);

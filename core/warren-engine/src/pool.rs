@@ -12,6 +12,14 @@ pub(crate) struct Pool(Vec<Vec<u8>>);
 impl Pool {
     /// An empty buffer with room for a burst.
     pub(crate) fn take(&mut self) -> Vec<u8> {
+        let mut buffer = self.take_used();
+        buffer.clear();
+        buffer
+    }
+
+    /// A buffer with room for a burst, and with whatever it held before: whoever writes every byte that it passes on need
+    /// not have them zeroed first.
+    pub(crate) fn take_used(&mut self) -> Vec<u8> {
         self.0.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
@@ -20,9 +28,8 @@ impl Pool {
     }
 
     /// Takes a buffer back; small ones are not worth keeping.
-    pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
+    pub(crate) fn give(&mut self, buffer: Vec<u8>) {
         if buffer.capacity() >= BUFFER_BYTES && self.0.len() < KEPT {
-            buffer.clear();
             self.0.push(buffer);
         }
     }

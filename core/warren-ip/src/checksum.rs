@@ -15,29 +15,41 @@ impl Sum {
     /// The pseudo-header of TCP, UDP and ICMPv6: both addresses, protocol, transport length (RFC 9293 §3.1, RFC 8200
     /// §8.1). Addresses of different families give a sum that verifies nothing.
     pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: Protocol, transport_len: usize) -> Sum {
-        let mut sum = Sum::default();
-        for addr in [src, dst] {
-            sum = match addr {
-                IpAddr::V4(v4) => sum.plus(&v4.octets()),
-                IpAddr::V6(v6) => sum.plus(&v6.octets()),
-            };
-        }
-        sum.plus(&u32::from(protocol.0).to_be_bytes()).plus(&(transport_len as u32).to_be_bytes())
+        let addresses = match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => word(src.octets()) + word(dst.octets()),
+            (src, dst) => halves_of(src) + halves_of(dst),
+        };
+        Sum(addresses + word(u32::from(protocol.0).to_be_bytes()) + word((transport_len as u32).to_be_bytes()))
     }
 
     /// Adds bytes; an odd last byte is padded with zero.
     #[must_use]
+    #[inline]
     pub fn plus(self, bytes: &[u8]) -> Sum {
-        let mut total = self.0;
-        let mut chunks = bytes.chunks_exact(4);
-        // 2^32 additions of 32-bit words fit a u64, and no slice here comes near that.
-        for chunk in &mut chunks {
-            total += u64::from(u32::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
+        // Carries out of 64 bits gather in the upper halves: an add and an add-with-carry for eight bytes. Two sums, so
+        // that neither waits for the other.
+        let (mut one, mut two) = (u128::from(self.0), 0u128);
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            one += u128::from(u64::from_ne_bytes(words[0]));
+            two += u128::from(u64::from_ne_bytes(words[1]));
+            one += u128::from(u64::from_ne_bytes(words[2]));
+            two += u128::from(u64::from_ne_bytes(words[3]));
         }
-        let mut last = [0u8; 4];
-        let rest = chunks.remainder();
-        last[..rest.len()].copy_from_slice(rest);
-        total += u64::from(u32::from_ne_bytes(last));
+        let (words, rest) = rest.as_chunks::<8>();
+        for word in words {
+            one += u128::from(u64::from_ne_bytes(*word));
+        }
+        if !rest.is_empty() {
+            let mut last = [0u8; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            two += u128::from(u64::from_ne_bytes(last));
+        }
+        // 2^16 is 1 in this arithmetic, and so are 2^32 and 2^64: halves add up.
+        let total = one + two;
+        let halves = u128::from(total as u64) + (total >> 64);
+        let total = (halves as u64).wrapping_add((halves >> 64) as u64);
         Sum((total & 0xffff_ffff) + (total >> 32))
     }
 
@@ -53,6 +65,18 @@ impl Sum {
     /// The checksum: the complement of the sum. 0 over data that carries its own valid checksum.
     pub fn finish(self) -> u16 {
         !self.partial()
+    }
+}
+
+fn word(bytes: [u8; 4]) -> u64 {
+    u64::from(u32::from_ne_bytes(bytes))
+}
+
+/// An address as the sum of its words; at most 34 bits.
+fn halves_of(addr: IpAddr) -> u64 {
+    match addr {
+        IpAddr::V4(v4) => word(v4.octets()),
+        IpAddr::V6(v6) => v6.octets().as_chunks::<4>().0.iter().map(|bytes| word(*bytes)).sum(),
     }
 }
 

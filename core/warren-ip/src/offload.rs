@@ -20,6 +20,7 @@ mod join;
 mod tests;
 mod virtio;
 
+pub use cut::Cutter;
 pub use join::Joiner;
 pub use virtio::{VIRTIO_HEADER_LEN, VirtioError, VirtioHeader};
 

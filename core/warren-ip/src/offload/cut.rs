@@ -71,11 +71,82 @@ impl Super {
         })
     }
 
+    /// Gives the packets up one after another where they lie, for whoever needs each only once and the burst no more:
+    /// nothing is copied but headers.
+    pub fn into_cutter(self) -> Cutter {
+        let count = self.segment_count();
+        let mut header = [0; PLAIN_HEADERS];
+        let mut long_header = Vec::new();
+        if let Some(how) = self.segmenting() {
+            let bytes = &self.bytes()[..usize::from(how.payload)];
+            match header.get_mut(..bytes.len()) {
+                Some(place) => place.copy_from_slice(bytes),
+                None => long_header = bytes.to_vec(),
+            }
+        }
+        Cutter { burst: self, count, next: 0, header, long_header }
+    }
+
     fn piece(&self, how: Segmenting, index: usize) -> &[u8] {
         let payload = &self.bytes()[usize::from(how.payload)..];
         let from = (index * usize::from(how.segment)).min(payload.len());
         let to = (from + usize::from(how.segment)).min(payload.len());
         &payload[from..to]
+    }
+}
+
+/// Any IPv4 and TCP header, and IPv6 without long extensions.
+const PLAIN_HEADERS: usize = 128;
+
+/// A burst being used up from front to back ([`Super::into_cutter`]).
+///
+/// ```text
+/// |headers|payload 0      |payload 1      |        the burst
+/// |headers|payload 0      |                        packet 0, finished where it lies
+///                 |headers|payload 1      |        packet 1: its headers over the end of packet 0, which is gone by then
+/// ```
+pub struct Cutter {
+    burst: Super,
+    count: usize,
+    next: usize,
+    /// The burst's headers as they came: packets overwrite the originals.
+    header: [u8; PLAIN_HEADERS],
+    /// Headers that are longer than that.
+    long_header: Vec<u8>,
+}
+
+impl Cutter {
+    /// The next packet, as [`Super::cut_into`] would write it; `None` after the last.
+    pub fn next_packet(&mut self) -> Option<&[u8]> {
+        if self.next == self.count {
+            return None;
+        }
+        let index = self.next;
+        self.next += 1;
+        let offload = self.burst.offload;
+        let bytes = &mut self.burst.buffer[self.burst.start..];
+        match offload {
+            Offload::None => Some(bytes),
+            Offload::NeedsChecksum { start, offset } => {
+                complete_checksum(bytes, start, offset);
+                Some(bytes)
+            }
+            Offload::Tcp4(how) | Offload::Tcp6(how) | Offload::Udp(how) => {
+                let header_len = usize::from(how.payload);
+                let at = index * usize::from(how.segment);
+                let end = (at + header_len + usize::from(how.segment)).min(bytes.len());
+                let packet = &mut bytes[at..end];
+                let header = self.header.get(..header_len).unwrap_or(&self.long_header);
+                packet[..header_len].copy_from_slice(header);
+                finish_segment(packet, how, offload, index, index + 1 == self.count);
+                Some(packet)
+            }
+        }
+    }
+
+    /// Gives the buffer back. Its contents mean nothing then.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.burst.buffer
     }
 }
 

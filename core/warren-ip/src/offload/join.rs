@@ -54,7 +54,16 @@ impl Joiner {
 
     /// Adds one finished packet.
     pub fn push(&mut self, packet: &[u8]) {
-        let shape = self.shape_of(packet);
+        match PacketView::parse(packet) {
+            Ok(view) if view.bytes().len() == packet.len() => self.push_view(&view),
+            _ => self.keep(packet, None),
+        }
+    }
+
+    /// Adds one finished packet that was looked at already.
+    pub fn push_view(&mut self, view: &PacketView<'_>) {
+        let packet = view.bytes();
+        let shape = self.shape_of(view);
         if let Some(shape) = shape {
             let newest_of_flow = self.items.iter_mut().rev().take(LOOK_BACK).find(|item| {
                 item.shape.is_some_and(|have| have.protocol == shape.protocol)
@@ -66,6 +75,10 @@ impl Joiner {
                 return;
             }
         }
+        self.keep(packet, shape);
+    }
+
+    fn keep(&mut self, packet: &[u8], shape: Option<Shape>) {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.clear();
         bytes.extend_from_slice(packet);
@@ -89,8 +102,7 @@ impl Joiner {
     }
 
     /// The shape of a packet that may be part of a burst at all.
-    fn shape_of(&self, packet: &[u8]) -> Option<Shape> {
-        let view = PacketView::parse(packet).ok()?;
+    fn shape_of(&self, view: &PacketView<'_>) -> Option<Shape> {
         let plain_header = if view.src().is_ipv4() { 20 } else { 40 };
         let is_candidate = match view.protocol() {
             Protocol::TCP => view.tcp_flags().0 & !TcpFlags::PSH == TcpFlags::ACK,
@@ -102,7 +114,6 @@ impl Joiner {
             _ => false,
         };
         if !is_candidate
-            || view.bytes().len() != packet.len()
             || view.header_len() != plain_header
             || view.fragment() != Fragment::Whole
             || view.payload().is_empty()
@@ -113,7 +124,7 @@ impl Joiner {
         Some(Shape {
             protocol: view.protocol(),
             transport: plain_header,
-            payload: packet.len() - view.payload().len(),
+            payload: view.bytes().len() - view.payload().len(),
             segment: view.payload().len(),
             count: 1,
             is_closed: view.tcp_flags().has(TcpFlags::PSH),
