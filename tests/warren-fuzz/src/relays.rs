@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use warren_crypto::{NodeSecret, Random, RelaySecret};
 use warren_relay::client::Client;
 use warren_relay::frame::{Decoder, Treatment};
-use warren_relay::server::{Server, ServerConfig};
+use warren_relay::server::{Progress, Server, ServerConfig};
 use warren_relay::{login, stun};
 
 use crate::{pieces, start};
@@ -55,9 +55,12 @@ pub fn derp_server(bytes: &[u8]) -> bool {
     let mut server = Server::new(relay(), ServerConfig::default(), Random::from_seed([8; 32]));
     let conn = server.connect(IpAddr::V4(Ipv4Addr::LOCALHOST), start());
     for piece in pieces(bytes) {
-        server.handle_bytes(conn, piece, start());
-        while let Some(request) = server.poll_request() {
-            server.admit(request.conn, true, start());
+        let mut progress = server.handle_bytes(conn, piece, start());
+        if server.poll_request().is_some() {
+            progress = server.admit(conn, true, start());
+        }
+        while progress == Progress::Crowded {
+            progress = server.handle_rest(conn, start());
         }
     }
     let sent = std::iter::from_fn(|| server.poll_transmit(conn)).count();
