@@ -100,8 +100,9 @@ impl Guarded {
         match packet.protocol() {
             Protocol::UDP | Protocol::SCTP => self.note_datagram(answer, now),
             Protocol::TCP if packet.tcp_flags().opens() => self.theirs.forget(&answer),
-            Protocol::TCP => {
-                self.theirs.touch(&answer, now);
+            // A connection that was cut is cut both ways: a sender on our side would go on into the peer's open window.
+            Protocol::TCP if self.theirs.touch(&answer, now) == Some(State::Cut) => {
+                return Verdict::Drop(DropReason::FlowCut);
             }
             _ => {}
         }

@@ -77,7 +77,7 @@ fn join_body(server: &str, download: Option<&str>) -> String {
         let items: String = steps.iter().map(|step| format!("<li>{}</li>", escape(step))).collect();
         format!("<ol>{items}</ol>")
     };
-    body.push_str("<h2>iPhone and iPad</h2>");
+    body.push_str("<h2>iPhone and iPad (iOS)</h2>");
     body.push_str(&phone(&[
         "Install Tailscale from the App Store and open it.",
         "Tap the account picture, then Log in, then the menu at the top right, then Use custom coordination server.",

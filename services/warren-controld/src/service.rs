@@ -261,8 +261,9 @@ pub async fn run(config: &Config, shutdown: watch::Receiver<bool>) -> Result<(),
     let routes = Arc::new(service.routes());
     let serving = listener::serve(port, routes, None, listener::Caps::default(), shutdown.clone());
     tokio::select! {
-        ended = service.run(shutdown.clone()) => ended,
-        () = serving => std::future::pending().await, // it ends by the same signal, which `run` then acts on
+        ended = service.run(shutdown) => ended,
+        // It ends by the same signal, which `run` then acts on; until `run` is done this arm must not be.
+        ended = async { serving.await; std::future::pending().await } => ended,
     }
 }
 

@@ -22,6 +22,15 @@ const MOST_BYTES: u64 = 128 << 20;
 /// Why state could not be opened. The file is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStateError {
+    /// The disk is full, or the folder cannot be written.
+    #[error("write node state {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: io::Error,
+    },
     #[error("make the state folder {path}")]
     Folder {
         path: PathBuf,
@@ -58,7 +67,16 @@ impl StateFile {
         let lock = lock(path)?;
         let file = Self { path: path.to_owned(), _lock: lock };
         let text = file.read()?;
+        file.try_to_write()?;
         Ok((file, text))
+    }
+
+    /// A node that cannot keep its keys would log in anew after every restart: better not to start.
+    fn try_to_write(&self) -> Result<(), OpenStateError> {
+        let trial = beside(&self.path, ".trial");
+        let written = fs::write(&trial, vec![0; ROOM]).and_then(|()| File::open(&trial)?.sync_all());
+        let _ = fs::remove_file(&trial);
+        written.map_err(|source| OpenStateError::Write { path: self.path.clone(), source })
     }
 
     fn read(&self) -> Result<Option<Zeroizing<String>>, OpenStateError> {
@@ -114,6 +132,9 @@ fn lock(path: &Path) -> Result<File, OpenStateError> {
     }
     Err(OpenStateError::InUse { path: path.to_owned() })
 }
+
+// A first state with its cached map fits.
+const ROOM: usize = 64 << 10;
 
 // A predecessor that is just ending, or a child that it forked and that has not yet become its program, holds the lock a
 // moment longer.

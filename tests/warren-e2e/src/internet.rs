@@ -79,11 +79,9 @@ impl Internet {
         let segment = &net._segment;
         segment.sh("ip link add name br0 type bridge && ip link set br0 up");
         net.plug(&net.server, "s");
-        net.server.sh(
-            "ip addr add 203.0.113.1/24 dev wan && ip addr add 203.0.113.2/24 dev wan && \
+        net.server.sh("ip addr add 203.0.113.1/24 dev wan && ip addr add 203.0.113.2/24 dev wan && \
              ip addr add 2001:db8::1/64 dev wan nodad && ip addr add 2001:db8::2/64 dev wan nodad && \
-             ip -6 route add 2001:db8:1::/64 via 2001:db8::11 && ip -6 route add 2001:db8:2::/64 via 2001:db8::12",
-        );
+             ip -6 route add 2001:db8:1::/64 via 2001:db8::11 && ip -6 route add 2001:db8:2::/64 via 2001:db8::12");
         net.site(&net.left_router, &net.left, &left.into(), 1);
         net.site(&net.right_router, &net.right, &right.into(), 2);
         net

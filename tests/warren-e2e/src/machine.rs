@@ -78,7 +78,9 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         let pids = Command::new("ip").args(["netns", "pids", &self.name]).output();
-        for pid in pids.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default().split_whitespace() {
+        for pid in
+            pids.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default().split_whitespace()
+        {
             if let Ok(pid) = pid.parse() {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }

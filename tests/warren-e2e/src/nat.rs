@@ -37,7 +37,8 @@ impl Nat {
     /// packet claims the port in the connection table and the mapping moves when the host's own packet leaves.
     pub fn rules(self, outer: &str, host: &str, node_port: u16, mapped_port: u16) -> String {
         let input = "chain input {\n type filter hook input priority 0;\n iifname \"wan\" ct state new drop\n }\n";
-        let forward = "chain forward {\n type filter hook forward priority 0;\n iifname \"wan\" ct state new drop\n }\n";
+        let forward =
+            "chain forward {\n type filter hook forward priority 0;\n iifname \"wan\" ct state new drop\n }\n";
         let open = "chain forward {\n type filter hook forward priority 0;\n }\n";
         let block = "chain forward {\n type filter hook forward priority 0;\n meta l4proto udp drop\n iifname \"wan\" ct state new drop\n }\n";
         let out = |rules: &str| format!("chain out {{\n type nat hook postrouting priority 100;\n {rules}\n }}\n");

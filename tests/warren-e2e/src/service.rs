@@ -92,7 +92,20 @@ impl Relay {
         let (listen, shown, port) = (format!("[::]:{}", 3443 + number), state.display().to_string(), 3443 + number);
         let (url, stun, region) = (format!("{control}/verify"), (3478 + number).to_string(), region.to_string());
         let _ = std::fs::remove_file(state.join("relay-map.json"));
-        let args = ["relay", "serve", "--state", &shown, "--listen", &listen, "--region", &region, "--hostname", ip, "--stun", &stun];
+        let args = [
+            "relay",
+            "serve",
+            "--state",
+            &shown,
+            "--listen",
+            &listen,
+            "--region",
+            &region,
+            "--hostname",
+            ip,
+            "--stun",
+            &stun,
+        ];
         let all = [args.as_slice(), &["--verify-client-url", &url]].concat();
         let process = machine.start(name, executable("warren"), &all);
         let relay = Relay { process, state, debug: format!("https://127.0.0.1:{port}/debug/counters") };
@@ -171,7 +184,10 @@ impl<'a> Node<'a> {
         let mut args = vec!["node", "run", "--state", &shown, "--socket", &socket];
         let helper = match mode {
             Mode::Userspace => {
-                args.extend(["--tun", "userspace-networking", "--socks5-server", &socks]);
+                args.extend(["--tun", "userspace-networking"]);
+                if !more.contains(&"--socks5-server") {
+                    args.extend(["--socks5-server", &socks]);
+                }
                 None
             }
             Mode::Kernel => {
@@ -251,13 +267,15 @@ impl<'a> Node<'a> {
     pub fn peer(&self, name: &str) -> Result<Value, String> {
         let status = self.try_status()?;
         let peers = status["Peer"].as_object().ok_or("no peers")?;
-        let found = peers.values().find(|peer| peer["DNSName"].as_str().is_some_and(|dns| dns.split('.').next() == Some(name)));
+        let found =
+            peers.values().find(|peer| peer["DNSName"].as_str().is_some_and(|dns| dns.split('.').next() == Some(name)));
         found.cloned().ok_or_else(|| format!("no peer {name}"))
     }
 
     /// One disco ping, by any path; the result's JSON line.
     pub fn ping_once(&self, target: &str) -> Result<Value, String> {
-        let text = self.try_ask(&["ping", "-c", "1", "--timeout", "500ms", "--until-direct=false", "--json", target])?;
+        let text =
+            self.try_ask(&["ping", "-c", "1", "--timeout", "500ms", "--until-direct=false", "--json", target])?;
         Ok(json(&text))
     }
 }

@@ -93,6 +93,8 @@ fn taking_a_port_away_cuts_the_tcp_that_runs_on_it_and_giving_it_back_lets_it_ru
     assert_eq!(door.inbound(segment()), Verdict::Accept);
     door.guard.set_filter(ports(&[80]));
     assert_eq!(door.inbound(segment()), CUT);
+    // Our side may be the one that talks: it must fall silent as well.
+    assert_eq!(door.outbound(tcp(at(US, 22), at(PEER, 9), TcpFlags::ACK)), CUT);
     assert_eq!(door.inbound(tcp(at(PEER, 9), at(US, 80), TcpFlags::ACK)), Verdict::Accept);
     assert_eq!(door.inbound(tcp(at(PEER, 9), at(US, 22), TcpFlags::SYN)), NO_RULE);
     assert_eq!(door.inbound(segment()), CUT);

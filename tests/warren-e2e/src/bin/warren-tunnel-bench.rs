@@ -96,7 +96,8 @@ fn warren(settings: &Settings, a: &Machine, b: &Machine) -> Vec<Run> {
 /// Another user-space WireGuard with the classic configuration socket, driven by `wg`.
 fn other(settings: &Settings, a: &Machine, b: &Machine, name: &str) -> Result<Vec<Run>, String> {
     let tools = settings.tools.as_ref().ok_or("no folder of tools (WARREN_BENCH_TOOLS)")?;
-    let program = [format!("{name}-cli"), name.to_string()].into_iter().map(|file| tools.join(file)).find(|path| path.exists());
+    let program =
+        [format!("{name}-cli"), name.to_string()].into_iter().map(|file| tools.join(file)).find(|path| path.exists());
     let program = program.ok_or_else(|| format!("{} holds no {name}-cli", tools.display()))?;
     let mut processes: Vec<Process> = Vec::new();
     let mut keys = Vec::new();
@@ -127,7 +128,11 @@ fn other(settings: &Settings, a: &Machine, b: &Machine, name: &str) -> Result<Ve
 fn measure(settings: &Settings, a: &Machine, b: &Machine, target: &str, tunnel: &[&Process]) -> Vec<Run> {
     let _server = b.start("iperf3", "iperf3", &["-s"]);
     till(PATIENCE, "iperf3 to listen", || {
-        a.try_sh(&format!("iperf3 -c {target} -t 1 -J >/dev/null")).status.success().then_some(()).ok_or("not yet".to_string())
+        a.try_sh(&format!("iperf3 -c {target} -t 1 -J >/dev/null"))
+            .status
+            .success()
+            .then_some(())
+            .ok_or("not yet".to_string())
     });
     let mut runs = Vec::new();
     for _ in 0..settings.runs {
@@ -162,8 +167,14 @@ fn cpu_seconds(processes: &[&Process]) -> f64 {
     let ticks_per_second = 100.0;
     if processes.is_empty() {
         let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-        let fields: Vec<f64> =
-            text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+        let fields: Vec<f64> = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .skip(1)
+            .filter_map(|field| field.parse().ok())
+            .collect();
         // user nice system, then irq softirq: everything but idle and waiting.
         return [0, 1, 2, 5, 6].iter().filter_map(|at| fields.get(*at)).sum::<f64>() / ticks_per_second;
     }
@@ -214,9 +225,12 @@ fn print(settings: &Settings, all: &[(&str, Vec<Run>)]) {
         }
         return;
     }
-    println!("| subject | goodput Mbit/s | CPU s/GB | ping p50 µs | ping p99 µs | memory MiB |\n|---|---|---|---|---|---|");
+    println!(
+        "| subject | goodput Mbit/s | CPU s/GB | ping p50 µs | ping p99 µs | memory MiB |\n|---|---|---|---|---|---|"
+    );
     for (subject, runs) in all {
-        let cells: Vec<String> = METRICS.iter().map(|(_, _, value)| format!("{:.1}", figures(runs, *value).0)).collect();
+        let cells: Vec<String> =
+            METRICS.iter().map(|(_, _, value)| format!("{:.1}", figures(runs, *value).0)).collect();
         println!("| {subject} | {} |", cells.join(" | "));
     }
 }

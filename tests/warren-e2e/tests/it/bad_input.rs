@@ -69,12 +69,12 @@ fn damaged_foreign_and_newer_state_is_refused_and_left_alone() {
     };
     let state_file = file_in(&node_state, ".json");
     let good = std::fs::read(&state_file).expect("the state");
-    let newer = String::from_utf8_lossy(&good).replacen("\"format\":", "\"format\":99", 1);
-    for (bad, words) in [
-        (&b"{\"form"[..], &["state"][..]),
-        (&b"\x7fELF"[..], &["state"][..]),
-        (newer.as_bytes(), &["newer"][..]),
-    ] {
+    let mut newer: serde_json::Value = serde_json::from_slice(&good).expect("JSON");
+    newer["format"] = 99.into();
+    let newer = newer.to_string();
+    for (bad, words) in
+        [(&b"{\"form"[..], &["state"][..]), (&b"\x7fELF"[..], &["state"][..]), (newer.as_bytes(), &["newer"][..])]
+    {
         std::fs::write(&state_file, bad).expect("damage it");
         let shown = node_state.display().to_string();
         check_refusal(&start(&host, &node_args(&shown)), words);
@@ -85,7 +85,10 @@ fn damaged_foreign_and_newer_state_is_refused_and_left_alone() {
     let shown = control_state.display().to_string();
     let mut torn = good.clone();
     torn[100..2000].fill(0x5a);
-    for (bad, words) in [(b"not a database at all, but long enough to be looked at".to_vec(), &["database"][..]), (torn, &["database"][..])] {
+    for (bad, words) in [
+        (b"not a database at all, but long enough to be looked at".to_vec(), &["database"][..]),
+        (torn, &["database"][..]),
+    ] {
         std::fs::write(&database, &bad).expect("damage it");
         check_refusal(&start(&host, &control_args(&shown, LISTEN)), words);
         assert_eq!(std::fs::read(&database).expect("still there"), bad, "the damaged database was changed");
@@ -118,10 +121,12 @@ fn a_folder_that_cannot_be_used_a_full_disk_and_a_taken_port_are_named() {
     std::fs::create_dir_all(&small).expect("a folder");
     let shown = small.display().to_string();
     // `ip netns exec` has a mount namespace of its own each time, so the mount is made and used in one go.
-    let line = |args: Vec<&str>| format!(
-        "mount -t tmpfs -o size=1m tmpfs {shown} && head -c 2000000 /dev/zero > {shown}/filler 2>/dev/null; timeout 20 {program} {}",
-        args.join(" ")
-    );
+    let line = |args: Vec<&str>| {
+        format!(
+            "mount -t tmpfs -o size=1m tmpfs {shown} && head -c 2000000 /dev/zero > {shown}/filler 2>/dev/null; timeout 20 {program} {}",
+            args.join(" ")
+        )
+    };
     for args in [control_args(&shown, LISTEN), node_args(&shown)] {
         check_refusal(&host.try_sh(&line(args)), &["space"]);
     }
@@ -162,8 +167,18 @@ fn wrong_used_and_expired_keys_a_malformed_policy_and_a_wrong_server_are_refused
     let node = Node::start(&host, "pinned", Mode::Userspace, &["--port", "0"]);
     let other = format!("mkey:{}", "ab".repeat(32));
     let fresh = key(&[]);
-    let out = node.run(&["up", "--login-server", &control.url, "--auth-key", &fresh, "--server-key", &other, "--timeout", "15s"]);
-    check_refusal(&out, &["key"]);
+    let out = node.run(&[
+        "up",
+        "--login-server",
+        &control.url,
+        "--auth-key",
+        &fresh,
+        "--server-key",
+        &other,
+        "--timeout",
+        "15s",
+    ]);
+    check_refusal(&out, &["not the control server that it should be"]);
 
     let before = control.try_ask(&["policy", "get"]);
     for (policy, words) in [
@@ -199,16 +214,34 @@ fn a_clock_that_is_a_day_off_is_named_and_harms_nobody() {
     std::fs::create_dir_all(&state).expect("a folder");
     let (shown, socket) = (state.display().to_string(), state.join("node.sock").display().to_string());
     let program = executable("warren").display().to_string();
-    let args = ["-f", "+1d", &program, "node", "run", "--state", &shown, "--socket", &socket, "--tun", "userspace-networking", "--port", "0"];
+    let args = [
+        "-f",
+        "+1d",
+        &program,
+        "node",
+        "run",
+        "--state",
+        &shown,
+        "--socket",
+        &socket,
+        "--tun",
+        "userspace-networking",
+        "--port",
+        "0",
+    ];
     let _b = host.start("b", "faketime", &args);
     let ask = |words: &[&str]| {
         let mut args = vec!["--socket", &socket];
         args.extend(words);
         let out = host.warren(&args);
-        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned()).ok_or_else(|| String::from_utf8_lossy(&out.stderr).into_owned())
+        out.status
+            .success()
+            .then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+            .ok_or_else(|| String::from_utf8_lossy(&out.stderr).into_owned())
     };
     till(PATIENCE, "the daemon with the wrong clock", || ask(&["status", "--json"]));
-    ask(&["up", "--login-server", &control.url, "--auth-key", &key, "--hostname", "b", "--timeout", "20s"]).expect("it joins");
+    ask(&["up", "--login-server", &control.url, "--auth-key", &key, "--hostname", "b", "--timeout", "20s"])
+        .expect("it joins");
     till(PATIENCE, "traffic", || a.try_ask(&["ping", "--tsmp", "-c", "1", "b"]));
     till(PATIENCE, "a word about the clock", || {
         let status = ask(&["status", "--json"])?;
@@ -219,7 +252,9 @@ fn a_clock_that_is_a_day_off_is_named_and_harms_nobody() {
 /// Resident memory of a process, bytes.
 fn memory(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
 
@@ -249,7 +284,8 @@ fn check_attack(name: &str, attack: &str) {
     let quiet = p99(&a, 30);
     let before = processes.map(memory);
     std::fs::write(host.folder().join("attack.py"), attack).expect("write the attack");
-    let mut attacker = host.start("attack", "python3", &["attack.py", &a.state().join("node.sock").display().to_string()]);
+    let mut attacker =
+        host.start("attack", "python3", &["attack.py", &a.state().join("node.sock").display().to_string()]);
     let loud = p99(&a, 30);
     let mut most = before;
     let end = Instant::now() + Duration::from_secs(60);
@@ -342,7 +378,9 @@ fn local_api_refuses_pages_and_foreign_hosts() {
     let host = machine("badpage");
     let node = Node::start(&host, "node", Mode::Userspace, &[]);
     let socket = node.state().join("node.sock").display().to_string();
-    let code = |more: &str| host.sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' --unix-socket {socket} {more} http://local-tailscaled.sock/localapi/v0/status"));
+    let code = |more: &str| {
+        host.sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' --unix-socket {socket} {more} http://local-tailscaled.sock/localapi/v0/status"))
+    };
     assert_eq!(code(""), "200");
     assert_eq!(code("-H 'Origin: http://evil.example'"), "403");
     assert_eq!(code("-H 'Referer: http://evil.example/'"), "403");

@@ -41,7 +41,8 @@ fn tunnels_outlive_a_killed_control_server_and_nothing_it_answered_is_lost() {
     let args = ["--no-relay", "--relay-map", &servers.map];
     let control = Control::start(&net.server, "control", "203.0.113.1:8080", &args);
     till(PATIENCE, "both nodes to return by themselves", || {
-        let nodes: Value = serde_json::from_str(&control.try_ask(&["nodes", "list", "--json"])?).map_err(|e| e.to_string())?;
+        let nodes: Value =
+            serde_json::from_str(&control.try_ask(&["nodes", "list", "--json"])?).map_err(|e| e.to_string())?;
         let online = nodes.as_array().into_iter().flatten().filter(|node| node["online"] == true).count();
         (online == 2).then_some(()).ok_or_else(|| format!("{online} online"))
     });
@@ -112,7 +113,7 @@ fn a_cut_link_and_a_changed_address_do_not_end_a_flow() {
     println!("link cut: traffic after {took:?}");
     direct(&a, "b");
 
-    net.left.sh("ip addr add 10.1.0.77/24 dev eth0 && ip addr del 10.1.0.2/24 dev eth0 && ip route replace default via 10.1.0.1");
+    net.left.sh("ip addr del 10.1.0.2/24 dev eth0 && ip addr add 10.1.0.77/24 dev eth0 && ip route replace default via 10.1.0.1");
     let (_, took) = till(RESUME, "traffic from the new address", || traffic(&a));
     println!("address changed: traffic after {took:?}");
 }

@@ -8,3 +8,4 @@ mod laboratory;
 mod official;
 mod paths;
 mod policy;
+mod quickstart;

@@ -88,7 +88,8 @@ fn serve_file(b: &Node<'_>, bytes: usize) -> (warren_e2e::Process, String) {
     let sum = b.machine.sh(&format!("sha256sum < {}/blob", folder.display()));
     let address = "127.0.0.1";
     let folder = folder.display().to_string();
-    let server = b.machine.start("http", "python3", &["-m", "http.server", "8000", "--bind", address, "--directory", &folder]);
+    let server =
+        b.machine.start("http", "python3", &["-m", "http.server", "8000", "--bind", address, "--directory", &folder]);
     till(Duration::from_secs(10), "the web server", || {
         let out = b.machine.try_sh("curl -sf -o /dev/null http://127.0.0.1:8000/");
         out.status.success().then_some(()).ok_or_else(|| "not yet".to_string())
@@ -101,7 +102,8 @@ fn check_transfer_by_socks(a: &Node<'_>, b: &Node<'_>, bytes: usize) -> Duration
     let (_server, sum) = serve_file(b, bytes);
     let begun = Instant::now();
     let url = format!("http://{}:8000/blob", b.ip4());
-    let got = a.machine.sh(&format!("curl -sSf --max-time 600 --socks5-hostname 127.0.0.1:{SOCKS_PORT} {url} | sha256sum"));
+    let got =
+        a.machine.sh(&format!("curl -sSf --max-time 600 --socks5-hostname 127.0.0.1:{SOCKS_PORT} {url} | sha256sum"));
     assert_eq!(got, sum, "the file changed on its way");
     begun.elapsed()
 }
@@ -124,7 +126,9 @@ fn user_space_nodes_behind_two_homes_answer_at_once_and_soon_directly() {
     let status = a.ask(&["status"]);
     assert!(status.contains("direct 203.0.113.12:50002"), "{status}");
     let netcheck = a.ask(&["netcheck"]);
-    for line in ["UDP: true", "IPv4: yes, 203.0.113.11:50001", "MappingVariesByDestIP: false", "PortMapping: not built yet"] {
+    for line in
+        ["UDP: true", "IPv4: yes, 203.0.113.11:50001", "MappingVariesByDestIP: false", "PortMapping: not built yet"]
+    {
         assert!(netcheck.contains(line), "{line} is not in:\n{netcheck}");
     }
 }
@@ -254,7 +258,10 @@ fn kernel_interfaces_carry_both_families_and_iperf_both_ways() {
     for (target, way) in [(&ip4, ""), (&ip4, "-R"), (&ip6, "")] {
         let (text, _) = till(Duration::from_secs(20), "iperf3", || {
             let out = net.left.try_sh(&format!("iperf3 -c {target} -t 3 -J {way}"));
-            out.status.success().then(|| out.stdout.clone()).ok_or_else(|| String::from_utf8_lossy(&out.stdout).into_owned())
+            out.status
+                .success()
+                .then(|| out.stdout.clone())
+                .ok_or_else(|| String::from_utf8_lossy(&out.stdout).into_owned())
         });
         let answer: Value = serde_json::from_slice(&text).expect("iperf3 prints JSON");
         let bits = answer["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0);
@@ -278,7 +285,10 @@ fn a_kernel_node_and_a_user_space_node_exchange_data_both_ways() {
     for way in ["", "-R"] {
         let (text, _) = till(Duration::from_secs(20), "iperf3", || {
             let out = net.left.try_sh(&format!("iperf3 -c {ip} -t 3 -J {way}"));
-            out.status.success().then(|| out.stdout.clone()).ok_or_else(|| String::from_utf8_lossy(&out.stdout).into_owned())
+            out.status
+                .success()
+                .then(|| out.stdout.clone())
+                .ok_or_else(|| String::from_utf8_lossy(&out.stdout).into_owned())
         });
         let answer: Value = serde_json::from_slice(&text).expect("iperf3 prints JSON");
         let bits = answer["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0);

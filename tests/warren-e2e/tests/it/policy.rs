@@ -43,7 +43,9 @@ fn a_port_that_is_taken_away_cuts_running_flows_and_comes_back() {
     let listen = format!("exec {warren} --socket {node} nc b 80 > {}", out.display());
     let heard = || std::fs::metadata(&out).map(|meta| meta.len()).unwrap_or(0);
     let mut flow = net.left.start("nc", "sh", &["-c", &listen]);
-    till(Duration::from_secs(10), "the flow", || (heard() > 5).then_some(()).ok_or_else(|| format!("{} bytes; {}", heard(), flow.log())));
+    till(Duration::from_secs(10), "the flow", || {
+        (heard() > 5).then_some(()).ok_or_else(|| format!("{} bytes; {}", heard(), flow.log()))
+    });
 
     servers.control.set_policy(ONLY_81);
     let mut last = heard();
