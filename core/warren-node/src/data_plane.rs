@@ -42,6 +42,11 @@ impl DataPlane {
         }
     }
 
+    /// The node key that is in use.
+    pub fn own_key(&self) -> NodePublic {
+        self.own_key
+    }
+
     /// Takes another node key; sessions under the old one end.
     pub fn set_identity(&mut self, node: &NodeSecret, disco: &DiscoSecret, now: Instant) {
         if self.own_key == node.public() {

@@ -57,8 +57,9 @@ impl Node {
     fn update_request(&self) -> MapRequest {
         let mut request = MapRequest {
             version: CapabilityVersion::OUR_NODE,
-            node_key: self.profile().keys.node.public(),
-            disco_key: Some(self.state.disco.public()),
+            // Asked for at every turn: public keys are not worked out anew.
+            node_key: self.data.own_key(),
+            disco_key: Some(self.data.engine.paths().disco_public()),
             omit_peers: true,
             hostinfo: Some(Box::new(self.hostinfo())),
             ..MapRequest::default()
@@ -107,6 +108,9 @@ impl Node {
         let Login::Polling { id, started, .. } = self.login else { return };
         if let Some(time) = message.control_time {
             self.clock.handle_control_time(time, now, wall);
+            // A node that started with a clock set back stamps its handshakes too low until it knows better; peers that
+            // heard it before take such handshakes for recorded ones.
+            self.data.engine.set_wall(now, self.clock.time(now, wall));
         }
         let time = self.clock.time(now, wall);
         let held = if started { self.profile_mut().map.take() } else { None };

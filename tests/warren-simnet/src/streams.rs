@@ -47,6 +47,8 @@ struct Stream {
     ends: [HostId; 2],
     /// When the last event on its way to each end arrives: nothing overtakes it.
     last: [Instant; 2],
+    /// Until when everything on its way to each end waits behind an event that is stalled.
+    held_until: [Instant; 2],
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +70,7 @@ impl<T> Internet<T> {
         let stream = StreamId(self.streams.next);
         self.streams.next += 1;
         let now = self.now();
-        self.streams.open.insert(stream, Stream { ends: [from, target], last: [now; 2] });
+        self.streams.open.insert(stream, Stream { ends: [from, target], last: [now; 2], held_until: [now; 2] });
         self.deliver_later(stream, target, StreamEvent::Opened { stream, from: seen_as, to });
         Some(stream)
     }
@@ -133,15 +135,24 @@ impl<T> Internet<T> {
         if is_last_word {
             return Some(Arrival::Stream { host: step.to, event: step.event });
         }
-        let [a, b] = self.streams.open.get(&step.stream)?.ends;
+        let now = self.now();
+        let open = self.streams.open.get(&step.stream)?;
+        let ([a, b], held_until) = (open.ends, open.held_until[usize::from(step.to == open.ends[1])]);
+        if now < held_until {
+            // The one before it was tried and stalled: this one is tried after it.
+            self.schedule_stream(held_until, step);
+            return None;
+        }
         if self.latency(a, b).is_some() {
             return Some(Arrival::Stream { host: step.to, event: step.event });
         }
-        let now = self.now();
         let since = *step.stalled_since.get_or_insert(now);
         if now >= since + PATIENCE {
             self.break_stream(step.stream);
         } else {
+            if let Some(open) = self.streams.open.get_mut(&step.stream) {
+                open.held_until[usize::from(step.to == open.ends[1])] = now + RETRY;
+            }
             self.schedule_stream(now + RETRY, step);
         }
         None
@@ -203,6 +214,26 @@ mod tests {
             .flatten()
             .collect();
         assert_eq!(bytes, [1, 2]);
+    }
+
+    #[test]
+    fn what_was_sent_during_a_cut_does_not_overtake_what_was_sent_before_it() {
+        let (mut internet, stream) = pair();
+        received(&mut internet, 1);
+        internet.host_mut(HostId(0)).link.is_up = false;
+        internet.write(stream, HostId(0), vec![1]);
+        let pause = |internet: &mut Internet<()>, millis| {
+            let limit = internet.now() + Duration::from_millis(millis);
+            while internet.advance(limit).is_some() {}
+        };
+        pause(&mut internet, 300);
+        internet.write(stream, HostId(0), vec![2]);
+        pause(&mut internet, 50);
+        internet.host_mut(HostId(0)).link.is_up = true;
+        internet.write(stream, HostId(0), vec![3]);
+        let bytes: Vec<StreamEvent> = received(&mut internet, 5);
+        let expect = [1, 2, 3].map(|byte| StreamEvent::Bytes { stream, bytes: vec![byte] });
+        assert_eq!(bytes, expect);
     }
 
     #[test]

@@ -45,6 +45,22 @@ fn our_own_end_cuts_everyone_and_asks_for_a_login() {
 }
 
 #[test]
+fn a_clock_a_day_ahead_at_a_start_costs_neither_key_nor_login() {
+    let mut rig = joined_with(IN_AN_HOUR, "");
+    rig.asked();
+    let key = rig.node.node_secret().public();
+    let mut rig = rig.restarted_at(NOON.saturating_add(HOUR * 24));
+    assert_eq!(rig.state(), BackendState::NeedsLogin, "as far as it knows, its key has ended");
+    let (id, request) = rig.asked().register.expect("a registration");
+    assert_eq!(request.node_key, key, "the server knows better whether it has");
+    rig.say(id, success());
+    let (stream, _) = rig.asked().stream.expect("a poll");
+    rig.say(stream, map(&map_with(IN_AN_HOUR, "")));
+    assert_eq!(rig.state(), BackendState::Running);
+    assert!(rig.reaches("100.64.0.2"));
+}
+
+#[test]
 fn neither_an_outage_nor_restarts_nor_a_clock_set_back_lengthen_a_life() {
     let mut rig = joined_with(IN_AN_HOUR, "");
     rig.asked();

@@ -1,0 +1,60 @@
+//! The database as lists: written by nothing but committed batches, read back after a crash.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use warren_control::Batch;
+use warren_control::rows::{KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, SoftRow, User};
+use warren_wire::{NodeId, UserId};
+
+#[derive(Debug, Default)]
+pub struct Store {
+    users: BTreeMap<UserId, Arc<User>>,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    keys: BTreeMap<KeyId, Arc<PreAuthKey>>,
+    policy: Option<Arc<PolicyRow>>,
+    facts: ServerFacts,
+    revision: Revision,
+    soft: BTreeMap<NodeId, SoftRow>,
+}
+
+impl Store {
+    pub fn commit(&mut self, batch: &Batch) {
+        self.revision = batch.revision;
+        for change in batch.rows.iter().cloned() {
+            match change {
+                RowChange::PutUser(user) => drop(self.users.insert(user.id, user)),
+                RowChange::DeleteUser(id) => drop(self.users.remove(&id)),
+                RowChange::PutNode(node) => drop(self.nodes.insert(node.id, node)),
+                RowChange::DeleteNode(id) => {
+                    self.nodes.remove(&id);
+                    self.soft.remove(&id);
+                }
+                RowChange::PutKey(key) => drop(self.keys.insert(key.id, key)),
+                RowChange::DeleteKey(id) => drop(self.keys.remove(&id)),
+                RowChange::PutPolicy(policy) => self.policy = Some(policy),
+                RowChange::PutFacts(facts) => self.facts = facts,
+            }
+        }
+    }
+
+    pub fn save_soft(&mut self, rows: Vec<SoftRow>) {
+        for row in rows {
+            if self.nodes.contains_key(&row.node) {
+                self.soft.insert(row.node, row);
+            }
+        }
+    }
+
+    pub fn rows(&self) -> Rows {
+        Rows {
+            revision: self.revision,
+            users: self.users.values().cloned().collect(),
+            nodes: self.nodes.values().cloned().collect(),
+            keys: self.keys.values().cloned().collect(),
+            policy: self.policy.clone(),
+            facts: self.facts,
+            soft: self.soft.values().cloned().collect(),
+        }
+    }
+}

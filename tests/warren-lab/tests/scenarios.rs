@@ -1,0 +1,146 @@
+//! The lab's runs: many drawn from seeds, some told as stories.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use warren_lab::{Choices, NodeNo, Outcome, Place, Port, Rule, Rules, Step, Who, run, run_steps};
+
+/// Decisions in one scenario: some twenty steps.
+const CHOICES: usize = 220;
+/// Unless `WARREN_LAB_SCENARIOS` says otherwise.
+const SCENARIOS: u64 = 200;
+
+#[test]
+fn drawn_scenarios_end_in_the_models_answer() {
+    let scenarios = std::env::var("WARREN_LAB_SCENARIOS").ok().and_then(|text| text.parse().ok()).unwrap_or(SCENARIOS);
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= scenarios {
+                return (outcomes, failures);
+            }
+            match run(Choices::seeded(seed, CHOICES)) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(failure) => failures.push(format!("seed {seed}\n{failure}")),
+            }
+        }
+    };
+    let done: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().expect("a scenario panicked")).collect()
+    });
+    let failures: Vec<String> = done.iter().flat_map(|(_, failures)| failures.clone()).collect();
+    print_table(&done.into_iter().flat_map(|(outcomes, _)| outcomes).collect::<Vec<_>>());
+    assert!(failures.is_empty(), "{} of {scenarios} scenarios failed; the first:\n{}", failures.len(), failures[0]);
+}
+
+fn print_table(outcomes: &[Outcome]) {
+    let mut steps: BTreeMap<&str, u64> = BTreeMap::new();
+    for (kind, count) in outcomes.iter().flat_map(|outcome| &outcome.steps) {
+        *steps.entry(kind).or_default() += count;
+    }
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    println!("lab: {} scenarios, {} h simulated", outcomes.len(), sum(|outcome| outcome.seconds) / 3600);
+    for (kind, count) in steps {
+        println!("{count:8}  {kind}");
+    }
+    let (arrived, never, perhaps) =
+        (sum(|outcome| outcome.arrived), sum(|outcome| outcome.never), sum(|outcome| outcome.perhaps));
+    println!("datagrams: {arrived} that had to arrive did, {never} that had not did not, {perhaps} not judged");
+    println!("paths: {} direct, {} relayed, as expected", sum(|outcome| outcome.direct), sum(|outcome| outcome.relayed));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let outcome = || run(Choices::seeded(3, CHOICES)).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(outcome(), outcome());
+}
+
+const A: NodeNo = NodeNo(0);
+const B: NodeNo = NodeNo(1);
+
+fn join(user: usize, place: Place) -> Step {
+    Step::Join { user, place, v4: true, v6: false }
+}
+
+/// Two machines of two people, then these steps.
+#[track_caller]
+fn story(places: [Place; 2], steps: &[Step]) -> Outcome {
+    let joins = [join(0, places[0]), join(1, places[1]), Step::Talk(A, B)];
+    run_steps(&[&joins, steps].concat()).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+fn only(src: usize, dst: usize, port: u16) -> Step {
+    Step::Policy(Rules(vec![Rule { src: Who::User(src), dst: Who::User(dst), port: Port::One(port) }]))
+}
+
+#[test]
+fn two_machines_behind_ordinary_routers_join_and_talk_directly() {
+    let outcome = story([Place::PortCone, Place::Linux], &[]);
+    assert_eq!((outcome.direct, outcome.relayed), (1, 0));
+}
+
+#[test]
+fn where_no_direct_path_can_be_the_relay_carries_them() {
+    let outcome = story([Place::Symmetric, Place::Symmetric], &[]);
+    assert_eq!((outcome.direct, outcome.relayed), (0, 1));
+    let outcome = story([Place::Blocked, Place::Public], &[]);
+    assert_eq!((outcome.direct, outcome.relayed), (0, 1));
+}
+
+#[test]
+fn a_port_taken_away_ends_flows_that_run_and_given_back_opens_them() {
+    let nothing = Step::Policy(Rules(Vec::new()));
+    story([Place::Public, Place::PortCone], &[only(0, 1, 22), only(0, 1, 80), nothing, only(1, 0, 22)]);
+}
+
+#[test]
+fn tunnels_go_on_without_the_control_server_also_with_a_new_disco_key() {
+    let steps = [Step::ControlDown, Step::NewDisco(B), Step::Talk(A, B), Step::ControlUp, Step::Talk(A, B)];
+    story([Place::PortCone, Place::PortCone], &steps);
+}
+
+#[test]
+fn a_relay_that_dies_and_returns_interrupts_nobody_for_long() {
+    let steps = [Step::RelayDown, Step::RelayUp, Step::Talk(A, B)];
+    story([Place::Symmetric, Place::PortCone], &steps);
+    story([Place::PortCone, Place::PortCone], &steps);
+}
+
+#[test]
+fn a_node_that_was_killed_returns_without_the_control_server() {
+    let steps = [Step::ControlDown, Step::Kill(A), Step::Start(A), Step::Talk(A, B)];
+    story([Place::PortCone, Place::Symmetric], &steps);
+}
+
+#[test]
+fn a_key_that_ends_while_the_control_server_is_away_ends() {
+    let hours = |hours: u64| Step::Wait(Duration::from_secs(hours * 3600));
+    let steps = [hours(3), Step::ControlDown, hours(4), Step::Kill(B), Step::Start(B), Step::ControlUp, Step::Renew(B)];
+    story([Place::Public, Place::PortCone], &steps);
+}
+
+#[test]
+fn a_new_node_key_takes_the_place_of_the_old() {
+    story([Place::PortCone, Place::PortCone], &[Step::Rotate(A), Step::Talk(A, B), Step::Rotate(B), Step::Talk(A, B)]);
+    story([Place::PortCone, Place::PortCone], &[Step::Expire(A), Step::Renew(A), Step::Talk(A, B)]);
+    story([Place::PortCone, Place::PortCone], &[Step::Leave(A), Step::Renew(A), Step::Talk(A, B)]);
+}
+
+#[test]
+fn who_moves_is_found_again() {
+    let steps = [Step::Roam(B, Place::Firewall), Step::Talk(A, B), Step::Cut(B), Step::Heal(B), Step::Talk(A, B)];
+    story([Place::PortCone, Place::PortCone], &steps);
+    let steps = [Step::ControlDown, Step::Roam(B, Place::Linux), Step::Talk(A, B), Step::ControlUp, Step::Talk(A, B)];
+    story([Place::PortCone, Place::PortCone], &steps);
+}
+
+#[test]
+fn a_clock_that_is_wrong_by_a_day_disturbs_nobody() {
+    let steps = [Step::SetClock(A, 24), Step::SetClock(B, -24), Step::Kill(B), Step::Start(B), Step::Kill(A), Step::Start(A)];
+    story([Place::PortCone, Place::PortCone], &steps);
+}
