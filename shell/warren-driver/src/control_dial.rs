@@ -28,7 +28,7 @@ const WINDOW_BYTES: u32 = 4 << 20;
 #[derive(Clone)]
 pub(crate) struct Connection {
     sender: http2::SendRequest<Full<Bytes>>,
-    _task: Arc<Task>,
+    task: Arc<Task>,
 }
 
 /// The task that moves the connection's bytes.
@@ -52,6 +52,11 @@ pub(crate) enum ConnectError {
 }
 
 impl Connection {
+    /// Ends it for all who share it; their requests fail.
+    pub(crate) fn cut(&self) {
+        self.task.0.abort();
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         !self.sender.is_closed()
     }
@@ -87,7 +92,7 @@ pub(crate) async fn connect(target: &ControlTarget, random: &mut Random) -> Resu
         // Its end shows in every request that is under way.
         let _ = connection.await;
     });
-    Ok(Connection { sender, _task: Arc::new(Task(task.abort_handle())) })
+    Ok(Connection { sender, task: Arc::new(Task(task.abort_handle())) })
 }
 
 /// The capability version as the handshake carries it.

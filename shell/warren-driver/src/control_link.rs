@@ -10,6 +10,7 @@
 //!
 //! When to ask again is the node's to say; here every failure is reported once, in words for a person.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,12 +60,14 @@ pub(crate) struct Link {
     inbox: Inbox<Input>,
     random: Random,
     session: Option<(mpsc::Sender<Ask>, AbortHandle)>,
+    /// The connection of the session, to be cut from outside.
+    connection: Arc<Mutex<Option<Connection>>>,
     tasks: JoinSet<()>,
 }
 
 impl Link {
     pub(crate) fn new(inbox: Inbox<Input>, random: Random) -> Self {
-        Self { inbox, random, session: None, tasks: JoinSet::new() }
+        Self { inbox, random, session: None, connection: Arc::default(), tasks: JoinSet::new() }
     }
 
     /// Drops every request that is under way, and the connection.
@@ -72,7 +75,17 @@ impl Link {
         if let Some((_, session)) = self.session.take() {
             session.abort();
         }
+        if let Ok(mut shared) = self.connection.lock() {
+            *shared = None;
+        }
         while self.tasks.try_join_next().is_some() {}
+    }
+
+    /// Fails every request that is under way, so that the node asks again over a new connection.
+    pub(crate) fn break_connection(&self) {
+        if let Some(connection) = self.connection.lock().ok().and_then(|mut shared| shared.take()) {
+            connection.cut();
+        }
     }
 
     pub(crate) fn ask(&mut self, id: RequestId, request: ControlRequest, target: ControlTarget) {
@@ -91,7 +104,12 @@ impl Link {
 
     fn open_session(&mut self) -> mpsc::Sender<Ask> {
         let (asks, waiting) = mpsc::channel(WAITING_ASKS);
-        let session = self.tasks.spawn(run_session(waiting, self.inbox.clone(), self.random.fork()));
+        let session = self.tasks.spawn(run_session(
+            waiting,
+            self.inbox.clone(),
+            self.random.fork(),
+            Arc::clone(&self.connection),
+        ));
         self.session = Some((asks.clone(), session));
         asks
     }
@@ -114,7 +132,12 @@ impl Link {
 /// One generation of the link, until it is closed: dials when needed and starts each request as a task of its own.
 ///
 /// Dropping it (abort) drops every request and the connection; servers see the stream end.
-async fn run_session(mut asks: mpsc::Receiver<Ask>, inbox: Inbox<Input>, mut random: Random) {
+async fn run_session(
+    mut asks: mpsc::Receiver<Ask>,
+    inbox: Inbox<Input>,
+    mut random: Random,
+    shared: Arc<Mutex<Option<Connection>>>,
+) {
     let mut requests = JoinSet::new();
     let mut stream: Option<AbortHandle> = None;
     let mut connection: Option<Connection> = None;
@@ -132,6 +155,9 @@ async fn run_session(mut asks: mpsc::Receiver<Ask>, inbox: Inbox<Input>, mut ran
             },
         };
         connection = Some(live.clone());
+        if let Ok(mut shared) = shared.lock() {
+            *shared = Some(live.clone());
+        }
         let is_stream = matches!(ask.request, ControlRequest::Stream(_));
         let task = requests.spawn(carry_out(live, ask, inbox.clone()));
         if is_stream && let Some(old) = stream.replace(task) {

@@ -113,6 +113,8 @@ pub(crate) struct EventLoop {
     watch: Option<Watch>,
     interface: String,
     interface_addrs: Vec<IpAddr>,
+    /// Counts losses of addresses of the host.
+    network: u64,
     host_problem: Option<String>,
     /// Packets went through the engine, and the node has not heard its news since.
     unheard: bool,
@@ -148,6 +150,7 @@ impl EventLoop {
             watch,
             interface,
             interface_addrs: Vec::new(),
+            network: 0,
             host_problem: None,
             unheard: true,
             heard_at: clock.now(),
@@ -287,7 +290,14 @@ impl EventLoop {
         if changed && !self.interface_addrs.is_empty() {
             paths.rebound(now);
         }
+        let lost_one = self.interface_addrs.iter().any(|old| !addrs.contains(old));
         self.interface_addrs = addrs;
+        if lost_one {
+            // Streams that began at the lost address would notice only when they time out.
+            self.network += 1;
+            self.waiting_orders.push_back(Order::BreakControl);
+            self.order_relays();
+        }
     }
 
     /// Does everything that the node wants done; Err is for the shell itself, so there is none.
@@ -355,7 +365,7 @@ impl EventLoop {
         let (Some((home, wanted)), Some(map)) = (self.wanted_relays.clone(), self.node.net_map()) else { return };
         let map = Arc::new(map.relay_map.clone());
         let key = self.node.node_secret().clone();
-        self.waiting_orders.push_back(Order::Relays(WantedRelays { home, wanted, map, key }));
+        self.waiting_orders.push_back(Order::Relays(WantedRelays { home, wanted, map, key, network: self.network }));
     }
 
     fn flush_orders(&mut self) {

@@ -67,6 +67,8 @@ pub(crate) struct WantedRelays {
     pub(crate) wanted: BTreeSet<RegionId>,
     pub(crate) map: Arc<RelayMap>,
     pub(crate) key: NodeSecret,
+    /// Counts changes of the host's addresses: streams from an address that is gone say nothing any more.
+    pub(crate) network: u64,
 }
 
 enum ToRegion {
@@ -129,7 +131,8 @@ impl Relays {
 
     /// Makes the connections as the node wants them now.
     fn set(&mut self, wanted: WantedRelays) {
-        if self.wanted.as_ref().is_some_and(|old| old.key.public() != wanted.key.public()) {
+        let is_stale = |old: &WantedRelays| old.key.public() != wanted.key.public() || old.network != wanted.network;
+        if self.wanted.as_ref().is_some_and(is_stale) {
             // A relay knows us by our key.
             self.close_all();
         }

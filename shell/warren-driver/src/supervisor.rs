@@ -27,6 +27,8 @@ use crate::{outside, relay_dial};
 pub(crate) enum Order {
     Persist(Box<NodeState>),
     CloseControl,
+    /// The host's addresses changed: whatever waits for an answer on the control connection has failed.
+    BreakControl,
     Control(RequestId, ControlRequest, ControlTarget),
     Goodbye(ControlTarget, Box<RegisterRequest>),
     Relays(WantedRelays),
@@ -71,6 +73,7 @@ impl Supervisor {
         match order {
             Order::Persist(state) => self.persist(&state).await,
             Order::CloseControl => self.link.close(),
+            Order::BreakControl => self.link.break_connection(),
             Order::Control(id, request, target) => self.link.ask(id, request, target),
             Order::Goodbye(target, request) => self.link.say_goodbye(target, *request),
             Order::Relays(wanted) => {

@@ -115,14 +115,20 @@ impl Process {
 
     /// SIGTERM, and at most ten seconds to end. Returns the exit status.
     #[track_caller]
-    pub fn stop(mut self) -> std::process::ExitStatus {
-        self.signal(Signal::SIGTERM);
+    pub fn stop(self) -> std::process::ExitStatus {
+        self.stop_by(Signal::SIGTERM)
+    }
+
+    /// The same by another signal.
+    #[track_caller]
+    pub fn stop_by(mut self, signal: Signal) -> std::process::ExitStatus {
+        self.signal(signal);
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status;
             }
-            assert!(Instant::now() < end, "did not end within 10 s of SIGTERM; its log:\n{}", self.log());
+            assert!(Instant::now() < end, "did not end within 10 s of {signal}; its log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -160,6 +166,7 @@ fn prepare() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         assert!(crate::inside(), "the laboratory is started by cargo xtask test");
-        shell("mount -t tmpfs tmpfs /run && mkdir -p /run/netns && ip link set lo up");
+        // Process numbers begin anew in here, and some programs (faketime) name shared memory after theirs.
+        shell("mount -t tmpfs tmpfs /run && mkdir -p /run/netns && mount -t tmpfs tmpfs /dev/shm && ip link set lo up");
     });
 }

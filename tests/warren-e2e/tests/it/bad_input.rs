@@ -72,9 +72,11 @@ fn damaged_foreign_and_newer_state_is_refused_and_left_alone() {
     let mut newer: serde_json::Value = serde_json::from_slice(&good).expect("JSON");
     newer["format"] = 99.into();
     let newer = newer.to_string();
-    for (bad, words) in
-        [(&b"{\"form"[..], &["state"][..]), (&b"\x7fELF"[..], &["state"][..]), (newer.as_bytes(), &["newer"][..])]
-    {
+    for (bad, words) in [
+        (&b"{\"form"[..], &["state"][..]),
+        (&b"\x7fELF"[..], &["state"][..]),
+        (newer.as_bytes(), &["format 99", "knows up to"][..]),
+    ] {
         std::fs::write(&state_file, bad).expect("damage it");
         let shown = node_state.display().to_string();
         check_refusal(&start(&host, &node_args(&shown)), words);

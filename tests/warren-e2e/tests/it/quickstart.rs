@@ -59,6 +59,8 @@ fn a_network_stands_after_one_command_and_another_machine_joins_by_the_printed_l
         assert!(said.contains(word), "{word} is not in:\n{said}");
     }
     let line = joining_line(&said);
+    // A terminal's Ctrl-C reaches the program; here the shell makes way for it.
+    let line = line.replace("&& ./warren", "&& exec ./warren");
     let joined = start(&net.left, "join", &format!("cd $HOME && {line} --hostname laptop"));
     till(PATIENCE, "the ping of the machine that joined", || {
         warren(&net.server, "ping -c 1 --timeout 1s --until-direct=false laptop").map_err(|error| error + &joined.log())
@@ -69,8 +71,8 @@ fn a_network_stands_after_one_command_and_another_machine_joins_by_the_printed_l
     }
     let own = warren(&net.server, "ip -4").expect("addresses");
 
-    joined.signal(Signal::SIGINT);
-    first.signal(Signal::SIGINT);
+    joined.stop_by(Signal::SIGINT);
+    first.stop_by(Signal::SIGINT);
     let gone = |machine: &Machine| {
         till(Duration::from_secs(15), "everything to end", || {
             let left = machine.sh("for p in $(ip netns pids $(ip netns identify $$)); do cat /proc/$p/comm; done | grep -c warren || true");
@@ -85,7 +87,7 @@ fn a_network_stands_after_one_command_and_another_machine_joins_by_the_printed_l
 
     let again = quickstart(&net.server, "again");
     assert_eq!(warren(&net.server, "ip -4").expect("addresses"), own, "it did not carry on");
-    again.signal(Signal::SIGINT);
+    again.stop_by(Signal::SIGINT);
     gone(&net.server);
     warren(&net.server, "quickstart --remove").expect("removed");
     let left = net.server.sh(&format!("find {}/home -type f | wc -l", net.server.folder().display()));
