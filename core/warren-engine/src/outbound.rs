@@ -16,12 +16,7 @@ impl Engine {
     /// Decides the fate of packets from this host: dropped and counted, staged until there are keys, or a job.
     ///
     /// Neighbouring single packets of one size for one peer become one job, and so one send.
-    pub fn decide_outbound(
-        &mut self,
-        batch: impl IntoIterator<Item = Super>,
-        now: Instant,
-        jobs: &mut Vec<SealJob>,
-    ) {
+    pub fn decide_outbound(&mut self, batch: impl IntoIterator<Item = Super>, now: Instant, jobs: &mut Vec<SealJob>) {
         for burst in batch {
             if let Err((reason, burst)) = self.decide_one(burst, now, jobs) {
                 self.counters.drop(reason, burst.segment_count());

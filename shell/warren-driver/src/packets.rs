@@ -29,8 +29,15 @@ pub(crate) enum Plane {
     Stack(Box<Stack>),
 }
 
-/// Bursts read from the TUN in one turn.
-const TUN_BURSTS_PER_TURN: usize = 64;
+/// Bytes read from the TUN before they are sealed and sent: one full burst, or many small packets. More would leave the
+/// cache before the cipher comes to it.
+const TUN_BYTES_PER_SEND: usize = 64 << 10;
+
+/// Bursts read from the TUN before they are sealed and sent.
+const TUN_BURSTS_PER_SEND: usize = 64;
+
+/// Bytes read from the TUN in one turn; what comes in waits meanwhile.
+const TUN_BYTES_PER_TURN: usize = 1 << 20;
 
 /// `recvmmsg` calls on one socket in one turn.
 const RECEIVES_PER_TURN: usize = 4;
@@ -67,6 +74,7 @@ pub(crate) struct Packets {
     /// Reused, so that a turn allocates nothing.
     buffers: Vec<Vec<u8>>,
     bursts: Vec<udp::Burst>,
+    batch: Vec<Super>,
     open_jobs: Vec<OpenJob>,
     seal_jobs: Vec<SealJob>,
     stack_has_more: bool,
@@ -95,6 +103,7 @@ impl Packets {
             drops: DriverDrops::default(),
             buffers: Vec::new(),
             bursts: Vec::new(),
+            batch: Vec::new(),
             open_jobs: Vec::new(),
             seal_jobs: Vec::new(),
             stack_has_more: false,
@@ -191,6 +200,8 @@ impl Packets {
                 engine.decide_inbound(from, burst, now, &mut self.open_jobs);
             }
             self.open(engine, now);
+            // At once, while it is in the cache and before more comes.
+            self.deliver(engine, now);
             if !full {
                 break;
             }
@@ -219,38 +230,53 @@ impl Packets {
         }
     }
 
-    /// The interface is readable.
+    /// The interface is readable: reads, seals and sends burst by burst. What a full socket leaves stays in the
+    /// device's queue.
     pub(crate) fn read_tun(&mut self, engine: &mut Engine, now: Instant) {
-        let mut batch = Vec::new();
-        let mut lost = None;
-        if let Plane::Tun(Some(tun)) = &self.plane {
-            for _ in 0..TUN_BURSTS_PER_TURN {
-                match tun.read(engine.take_buffer()) {
-                    Ok(Some(burst)) => batch.push(burst),
-                    Ok(None) => self.drops.tun_read += 1,
-                    Err((error, buffer)) => {
-                        engine.recycle(buffer);
-                        if error.kind() != io::ErrorKind::WouldBlock {
-                            lost = Some(error);
-                        }
-                        break;
-                    }
-                }
+        let mut bytes = 0;
+        while bytes < TUN_BYTES_PER_TURN && !self.is_blocked() {
+            let (more, is_drained) = self.read_batch(engine);
+            bytes += more;
+            self.seal(engine, now);
+            self.send_runs(engine);
+            if is_drained {
+                break;
             }
-        }
-        self.seal(batch, engine, now);
-        if let Some(error) = lost {
-            // Taken away under us; closing the descriptor also ends epoll's interest. The keeper brings a new one.
-            warn!(%error, "the interface has gone");
-            self.plane = Plane::Tun(None);
         }
     }
 
-    fn seal(&mut self, batch: Vec<Super>, engine: &mut Engine, now: Instant) {
-        if batch.is_empty() {
+    /// Fills the batch from the interface; how many bytes that were, and whether nothing is left there.
+    fn read_batch(&mut self, engine: &mut Engine) -> (usize, bool) {
+        let Plane::Tun(Some(tun)) = &self.plane else { return (0, true) };
+        let mut bytes = 0;
+        while bytes < TUN_BYTES_PER_SEND && self.batch.len() < TUN_BURSTS_PER_SEND {
+            match tun.read(engine.take_buffer()) {
+                Ok(Some(burst)) => {
+                    bytes += burst.bytes().len();
+                    self.batch.push(burst);
+                }
+                Ok(None) => self.drops.tun_read += 1,
+                Err((error, buffer)) => {
+                    engine.recycle(buffer);
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        // Taken away under us; closing the descriptor also ends epoll's interest. The keeper brings a
+                        // new one.
+                        warn!(%error, "the interface has gone");
+                        self.plane = Plane::Tun(None);
+                    }
+                    return (bytes, true);
+                }
+            }
+        }
+        (bytes, false)
+    }
+
+    /// Seals the batch.
+    fn seal(&mut self, engine: &mut Engine, now: Instant) {
+        if self.batch.is_empty() {
             return;
         }
-        engine.decide_outbound(batch, now, &mut self.seal_jobs);
+        engine.decide_outbound(self.batch.drain(..), now, &mut self.seal_jobs);
         for job in self.seal_jobs.drain(..) {
             engine.finish_sealed(job.run(), now);
         }
@@ -285,21 +311,30 @@ impl Packets {
             return;
         }
         stack.poll(now);
-        let mut batch = Vec::new();
-        while batch.len() < STACK_PACKETS_PER_TURN
+        while self.batch.len() < STACK_PACKETS_PER_TURN
             && let Some(packet) = stack.poll_packet()
         {
-            batch.push(Super::packet(packet));
+            self.batch.push(Super::packet(packet));
         }
-        self.stack_has_more = batch.len() == STACK_PACKETS_PER_TURN;
-        self.seal(batch, engine, now);
+        self.stack_has_more = self.batch.len() == STACK_PACKETS_PER_TURN;
+        self.seal(engine, now);
     }
 
     fn send_runs(&mut self, engine: &mut Engine) {
-        let mut direct: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
         while let Some(run) = engine.poll_run() {
             match run.hop {
-                Hop::Direct { socket, .. } => direct[usize::from(socket == SocketId::V6)].push(run),
+                Hop::Direct { socket, .. } => {
+                    let index = usize::from(socket == SocketId::V6);
+                    let (has_socket, has_room) =
+                        (self.sockets[index].is_some(), self.waiting[index].len() < MOST_WAITING_RUNS);
+                    if has_socket && has_room {
+                        self.waiting[index].push_back(Waiting { run, sent: 0 });
+                        continue;
+                    }
+                    engine.recycle(run.bytes);
+                    self.drops.no_socket += u64::from(!has_socket);
+                    self.drops.socket_full += u64::from(has_socket);
+                }
                 Hop::Relay { region, peer } => {
                     let relayed = RelayRun { region, peer, segment: run.segment, bytes: run.bytes };
                     if self.relay.try_send(relayed).is_err() {
@@ -308,14 +343,7 @@ impl Packets {
                 }
             }
         }
-        for (index, runs) in direct.into_iter().enumerate() {
-            if self.sockets[index].is_none() {
-                self.drops.no_socket += runs.len() as u64;
-                continue;
-            }
-            let room = MOST_WAITING_RUNS.saturating_sub(self.waiting[index].len());
-            self.drops.socket_full += runs.len().saturating_sub(room) as u64;
-            self.waiting[index].extend(runs.into_iter().take(room).map(|run| Waiting { run, sent: 0 }));
+        for index in 0..self.waiting.len() {
             self.send_waiting(index, engine);
         }
     }

@@ -169,20 +169,10 @@ impl Udp {
     fn adopt(socket: Socket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         grow_buffers(&socket);
-        let bound = socket
-            .local_addr()?
-            .as_socket()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let bound = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let segments_allowed = option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
         let joins = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
-        Ok(Self {
-            socket,
-            bound,
-            segments_allowed,
-            joins,
-            counters: UdpCounters::default(),
-            last_failure: None,
-        })
+        Ok(Self { socket, bound, segments_allowed, joins, counters: UdpCounters::default(), last_failure: None })
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -276,7 +266,7 @@ impl Udp {
     /// Receives up to `buffers.len()` bursts (at most [`MAX_BURSTS`]) into the buffers, which move to `bursts`.
     ///
     /// Each buffer is used up to its capacity; give [`BURST_BYTES`] of it, or joined bursts are cut and dropped.
-    /// Buffers that were not filled stay in `buffers`.
+    /// The last buffer is filled first, so that of a stack of them the warmest are used; those not filled stay.
     ///
     /// # Errors
     /// `WouldBlock` when nothing waits. Anything else is the socket's end.
@@ -284,7 +274,8 @@ impl Udp {
         self.counters.receive_calls += 1;
         let facts = receive_messages(&self.socket, buffers)?;
         let count = facts.len();
-        for (mut bytes, fact) in buffers.drain(..count).zip(facts) {
+        for fact in facts {
+            let Some(mut bytes) = buffers.pop() else { break };
             let Some(from) = fact.from else { continue };
             if fact.truncated {
                 self.counters.truncated += 1;
@@ -386,10 +377,7 @@ fn send_messages(socket: &Socket, messages: &[Message<'_>]) -> io::Result<usize>
     let mut names: Vec<Name> = messages.iter().map(|message| Name::of(message.to)).collect();
     let mut vectors: Vec<libc::iovec> = messages
         .iter()
-        .map(|message| libc::iovec {
-            iov_base: message.bytes.as_ptr().cast_mut().cast(),
-            iov_len: message.bytes.len(),
-        })
+        .map(|message| libc::iovec { iov_base: message.bytes.as_ptr().cast_mut().cast(), iov_len: message.bytes.len() })
         .collect();
     let mut controls: Vec<Control> = vec![[0; 8]; messages.len()];
     let mut headers: Vec<libc::mmsghdr> = Vec::with_capacity(messages.len());
@@ -418,7 +406,7 @@ fn send_messages(socket: &Socket, messages: &[Message<'_>]) -> io::Result<usize>
     usize::try_from(taken).map_err(|_| io::Error::last_os_error())
 }
 
-/// Facts about one received message; the bytes are in the caller's buffer.
+/// Facts about one received message; the bytes are in the caller's buffers, of which the last is the first message's.
 struct Received {
     length: usize,
     segment: Option<usize>,
@@ -432,6 +420,7 @@ fn receive_messages(socket: &Socket, buffers: &mut [Vec<u8>]) -> io::Result<Vec<
     let mut controls: [Control; MAX_BURSTS] = [[0; 8]; MAX_BURSTS];
     let mut vectors: Vec<libc::iovec> = buffers
         .iter_mut()
+        .rev()
         .take(count)
         .map(|buffer| {
             buffer.clear();
@@ -472,10 +461,10 @@ fn receive_messages(socket: &Socket, buffers: &mut [Vec<u8>]) -> io::Result<Vec<
         }
     };
     let mut facts = Vec::with_capacity(filled);
-    for (index, header) in headers.iter().take(filled).enumerate() {
-        let length = (header.msg_len as usize).min(buffers[index].capacity());
-        // SAFETY: the kernel wrote `length` bytes from the start of this buffer's capacity.
-        unsafe { buffers[index].set_len(length) };
+    for (index, (header, buffer)) in headers.iter().take(filled).zip(buffers.iter_mut().rev()).enumerate() {
+        let length = (header.msg_len as usize).min(buffer.capacity());
+        // SAFETY: the kernel wrote `length` bytes from the start of this buffer's capacity, which `vectors` named.
+        unsafe { buffer.set_len(length) };
         facts.push(Received {
             length,
             segment: read_segment_size(&header.msg_hdr),
@@ -512,7 +501,8 @@ fn read_segment_size(header: &libc::msghdr) -> Option<usize> {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while !message.is_null() {
             let is_size = (*message).cmsg_level == libc::SOL_UDP && (*message).cmsg_type == libc::UDP_GRO;
-            if is_size && (*message).cmsg_len as usize >= libc::CMSG_LEN(mem::size_of::<libc::c_int>() as u32) as usize {
+            if is_size && (*message).cmsg_len as usize >= libc::CMSG_LEN(mem::size_of::<libc::c_int>() as u32) as usize
+            {
                 let size = libc::CMSG_DATA(message).cast::<libc::c_int>().read_unaligned();
                 return usize::try_from(size).ok();
             }
@@ -618,8 +608,7 @@ fn option(socket: &Socket, level: libc::c_int, name: libc::c_int) -> io::Result<
     let mut value: libc::c_int = 0;
     let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` has room for `length` bytes, and both outlive the call.
-    let result =
-        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -660,9 +649,8 @@ mod tests {
     }
 
     fn numbered(segment: usize, count: usize, last: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
-        let datagrams: Vec<Vec<u8>> = (0..count)
-            .map(|index| vec![index as u8; if index + 1 == count { last } else { segment }])
-            .collect();
+        let datagrams: Vec<Vec<u8>> =
+            (0..count).map(|index| vec![index as u8; if index + 1 == count { last } else { segment }]).collect();
         (datagrams.concat(), datagrams)
     }
 

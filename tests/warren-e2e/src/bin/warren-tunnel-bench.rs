@@ -40,7 +40,9 @@ fn main() -> ExitCode {
         json: has("--json"),
         tools: std::env::var_os("WARREN_BENCH_TOOLS").map(PathBuf::from),
     };
-    let folder = std::env::temp_dir().join(format!("warren-bench-{}", std::process::id()));
+    // Inside a process namespace of our own the process number is always the same; another run may be under way.
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let folder = std::env::temp_dir().join(format!("warren-bench-{}", since_epoch.as_nanos()));
     let a = Machine::new("ba", &folder);
     let b = Machine::new("bb", &folder);
     machine::shell("ip link add eth0 netns ba type veth peer name eth0 netns bb");
@@ -87,10 +89,37 @@ fn warren(settings: &Settings, a: &Machine, b: &Machine) -> Vec<Run> {
     let runs = measure(settings, a, b, &ip, &[&nodes[0].process, &nodes[1].process]);
     for node in &nodes {
         if let Ok(counters) = node.try_ask(&["debug", "counters"]) {
-            eprintln!("warren {}: {}", node.machine.name(), counters.trim());
+            eprintln!("warren {}: {}", node.machine.name(), in_words(&counters));
         }
     }
     runs
+}
+
+/// Whether bursts travel as bursts, and what was dropped.
+fn in_words(counters: &str) -> String {
+    let counters: Value = serde_json::from_str(counters).unwrap_or_default();
+    let sum = |what: &str| -> u64 {
+        counters["sockets"].as_array().into_iter().flatten().filter_map(|socket| socket[what].as_u64()).sum()
+    };
+    let per = |many: &str, one: &str| sum(many) as f64 / sum(one).max(1) as f64;
+    let dropped: Vec<String> = counters["dropped"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, count)| count.as_u64() != Some(0))
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    format!(
+        "{} datagrams sent, {:.1} a message, {:.1} a send call; {} received, {:.1} a receive call; segmentation refused \
+         {} times; dropped: {}",
+        sum("sent_datagrams"),
+        per("sent_datagrams", "sent_messages"),
+        per("sent_datagrams", "send_calls"),
+        sum("received_datagrams"),
+        per("received_datagrams", "receive_calls"),
+        sum("gso_refusals"),
+        if dropped.is_empty() { "nothing".to_string() } else { dropped.join(", ") },
+    )
 }
 
 /// Another user-space WireGuard with the classic configuration socket, driven by `wg`.
