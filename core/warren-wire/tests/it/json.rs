@@ -100,7 +100,8 @@ fn null_reads_as_empty_everywhere() {
 
 #[test]
 fn the_case_of_keys_does_not_matter_as_the_official_rust_client_expects() {
-    let text = r#"{"Version":130,"HostInfo":{"Hostname":"a","NetInfo":{"PreferredDerp":900,"DerpLatency":{"900-v4":0.1}}}}"#;
+    let text =
+        r#"{"Version":130,"HostInfo":{"Hostname":"a","NetInfo":{"PreferredDerp":900,"DerpLatency":{"900-v4":0.1}}}}"#;
     let request: MapRequest = serde_json::from_str(text).expect("a map request");
     let net = request.hostinfo.expect("host facts").net_info.expect("network facts");
     assert_eq!((net.preferred_derp, net.derp_latency.len()), (Some(RegionId(900)), 1));
