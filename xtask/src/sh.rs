@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 
 /// The workspace's root, wherever the task was started.
 pub fn root() -> PathBuf {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    // `cargo run` says where it was started from; the path of the build is only what is left when run by hand.
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     manifest.parent().map(PathBuf::from).unwrap_or(manifest)
 }
 
