@@ -185,7 +185,7 @@ fn measure(settings: &Settings, a: &Machine, b: &Machine, target: &str, tunnel: 
             cpu_per_gb: cpu / (received / 1e9),
             rtt_p50_us: at(0.5),
             rtt_p99_us: at(0.99),
-            rss_mib: tunnel.iter().map(|process| rss_mib(process.pid())).sum(),
+            rss_mib: tunnel.iter().fold(0.0, |sum, process| sum + rss_mib(process.pid())),
         });
     }
     runs
