@@ -15,6 +15,8 @@ use crate::step::Step;
 const SETTLED_BY: Duration = Duration::from_secs(120);
 /// A flow resumes within this, whatever happened: WireGuard takes 15 s to notice that a peer lost its keys.
 const RESUMED_BY: Duration = Duration::from_secs(20);
+/// A direct path that stops working is doubled by the relay when trust in it ends, after 6.5 s at the most.
+const TAKEN_OVER_BY: Duration = Duration::from_millis(7500);
 /// A pair that talks has found its way within this: three rounds of discovery.
 const FOUND_BY: Duration = Duration::from_secs(20);
 /// A datagram that should never arrive gets so long to do it.
@@ -114,14 +116,29 @@ impl Run {
     fn step(&mut self, step: &Step) -> Result<(), Failure> {
         *self.outcome.steps.entry(step.kind()).or_default() += 1;
         self.steps.push(step.clone());
-        let direct_pairs = if matches!(step, Step::RelayDown) { self.direct_pairs() } else { Vec::new() };
+        let direct_pairs = match step {
+            Step::RelayDown => self.direct_pairs(),
+            Step::BlockUdp(node) => self.direct_pairs().into_iter().filter(|(a, b)| a == node || b == node).collect(),
+            _ => Vec::new(),
+        };
+        if let Step::BlockUdp(_) = step {
+            for (a, b) in &direct_pairs {
+                self.must_arrive(*a, *b, PORTS[0], "a direct path is there to be used")?;
+            }
+        }
+        let begin = self.lab.elapsed();
         let machines = &self.model.machines;
         self.lab.apply(step, |node: NodeNo| machines[node.0].user);
         self.model.set_now(self.lab.elapsed());
         self.model.apply(step);
         self.settle()?;
         for (a, b) in direct_pairs {
-            self.must_arrive(a, b, PORTS[0], "a direct path does not need the relay")?;
+            if *step == Step::RelayDown {
+                self.must_arrive(a, b, PORTS[0], "a direct path does not need the relay")?;
+            } else if self.model.expect(a, b, PORTS[0]) == Expect::Arrives {
+                let left = (begin + TAKEN_OVER_BY).saturating_sub(self.lab.elapsed());
+                self.must_arrive_within(left, a, b, PORTS[0], "the relay takes over as soon as trust has ended")?;
+            }
         }
         if let Step::Talk(a, b) = step {
             self.check_path(*a, *b)?;
@@ -241,10 +258,21 @@ impl Run {
     }
 
     fn must_arrive(&mut self, a: NodeNo, b: NodeNo, port: u16, why: &str) -> Result<(), Failure> {
+        self.must_arrive_within(RESUMED_BY, a, b, port, why)
+    }
+
+    fn must_arrive_within(
+        &mut self,
+        time: Duration,
+        a: NodeNo,
+        b: NodeNo,
+        port: u16,
+        why: &str,
+    ) -> Result<(), Failure> {
         self.outcome.arrived += 1;
         let begin = self.lab.elapsed();
         let mut numbers = Vec::new();
-        while self.lab.elapsed() < begin + RESUMED_BY {
+        while self.lab.elapsed() < begin + time {
             numbers.push(self.lab.send(a, b, port));
             let limit = (self.lab.elapsed() + PAUSE).saturating_sub(self.lab.elapsed());
             let is_there = self.lab.run_until(limit, |lab| numbers.iter().any(|number| lab.was_echoed(*number)));

@@ -8,7 +8,7 @@ use warren_control::What;
 use warren_crypto::Random;
 use warren_node::{AuthKey, Command, Node};
 use warren_path::PathStatus;
-use warren_simnet::{Arrival, Link};
+use warren_simnet::{Arrival, Firewall, Link};
 use warren_wire::netmap::equivalent;
 use warren_wire::{RegionId, RelayMap};
 
@@ -113,6 +113,8 @@ impl Lab {
             }
             Step::Cut(node) => world.internet.host_mut(nodes[node.0].host).link.is_up = false,
             Step::Heal(node) => world.internet.host_mut(nodes[node.0].host).link.is_up = true,
+            Step::BlockUdp(node) => world.internet.host_mut(nodes[node.0].host).firewall = Firewall::UdpBlocked,
+            Step::AllowUdp(node) => world.internet.host_mut(nodes[node.0].host).firewall = Firewall::Open,
             Step::SetClock(node, hours) => nodes[node.0].set_clock(world, i64::from(*hours) * 3600),
             Step::ControlDown => control.kill(world),
             Step::ControlUp => control.start(world),
@@ -139,8 +141,8 @@ impl Lab {
         let Step::Join { user, place, v4, v6, crash } = step else { return };
         let segment = self.world.segment(*place, self.nodes.len());
         let host = self.world.internet.add_host(segment, *v4, *v6, ());
-        let name = format!("box{}", self.nodes.len());
-        let mut node = NodeHost::new(host, name, self.control.addrs(&self.world), self.random.fork());
+        let number = u16::try_from(self.nodes.len()).expect("few machines");
+        let mut node = NodeHost::new(host, number, self.control.addrs(&self.world), self.random.fork());
         node.start(&mut self.world);
         let key = self.join_key(*user);
         if let Some(crash) = crash {

@@ -17,6 +17,9 @@ pub const KEY_LIFETIME: Duration = Duration::from_secs(6 * 3600);
 /// So close to the end of a key nothing is expected: the corrected clocks of two machines may differ a little.
 const NEAR_THE_END: Duration = Duration::from_secs(30);
 
+/// A router has forgotten the mappings of who was behind it before, so that their ports are free.
+const FORGOTTEN_BY: Duration = Duration::from_secs(40);
+
 /// Machines in one network.
 const MAX_NODES: usize = 5;
 
@@ -52,6 +55,15 @@ enum Clock {
     Believed,
 }
 
+/// What the machine's own firewall does to UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Udp {
+    Free,
+    Blocked,
+    /// It was blocked: how soon the machine looks at its network again is not followed.
+    FreeAgain,
+}
+
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub user: usize,
@@ -68,6 +80,8 @@ pub struct Machine {
     place_is_known: bool,
     /// Everybody who is told knows at which relay it listens.
     home_is_known: bool,
+    udp: Udp,
+    moved_at: Option<Duration>,
     /// Its wall clock was set, and it was started since without the control server to tell it the time: it may take
     /// keys for good or ended that are not, and its handshakes for old ones.
     clock: Clock,
@@ -123,7 +137,7 @@ impl Model {
 
     fn draw(&self, choices: &mut Choices) -> Option<Step> {
         let numbers: Vec<NodeNo> = self.numbers().collect();
-        let kind = choices.below(44);
+        let kind = choices.below(46);
         let node = choices.pick(&numbers)?;
         Some(match kind {
             0..=2 => draw_join(choices),
@@ -149,6 +163,8 @@ impl Model {
             32..=34 if !self.relay_is_up => Step::RelayUp,
             35..=37 if !self.machine(node).is_running => Step::Start(node),
             35..=37 if self.machine(node).is_cut => Step::Heal(node),
+            38..=40 if self.machine(node).udp == Udp::Blocked => Step::AllowUdp(node),
+            38 => Step::BlockUdp(node),
             _ => Step::Talk(node, choices.pick(&numbers).filter(|other| *other != node)?),
         })
     }
@@ -171,6 +187,8 @@ impl Model {
             Step::Roam(node, place) => self.machine(*node).place != *place,
             Step::Cut(node) => !self.machine(*node).is_cut,
             Step::Heal(node) => self.machine(*node).is_cut,
+            Step::BlockUdp(node) => self.machine(*node).udp != Udp::Blocked,
+            Step::AllowUdp(node) => self.machine(*node).udp == Udp::Blocked,
             Step::ControlDown | Step::Policy(_) => self.control_is_up,
             Step::ControlUp => !self.control_is_up,
             Step::RelayDown => self.relay_is_up,
@@ -182,20 +200,27 @@ impl Model {
     /// The truth after a step, before anybody was told.
     pub fn apply(&mut self, step: &Step) {
         match step {
-            Step::Join { user, place, v4, v6, crash: _ } => self.machines.push(Machine {
-                user: *user,
-                place: *place,
-                v4: *v4,
-                v6: *v6,
-                is_running: true,
-                is_cut: false,
-                key: Some(Key { number: 0, expires: self.now + KEY_LIFETIME }),
-                keys_made: 1,
-                view: None,
-                place_is_known: true,
-                home_is_known: false,
-                clock: Clock::Right,
-            }),
+            Step::Join { user, place, v4, v6, crash } => {
+                if crash.is_some() {
+                    self.forget_homes();
+                }
+                self.machines.push(Machine {
+                    user: *user,
+                    place: *place,
+                    v4: *v4,
+                    v6: *v6,
+                    is_running: true,
+                    is_cut: false,
+                    key: Some(Key { number: 0, expires: self.now + KEY_LIFETIME }),
+                    keys_made: 1,
+                    view: None,
+                    place_is_known: true,
+                    home_is_known: false,
+                    udp: Udp::Free,
+                    moved_at: None,
+                    clock: Clock::Right,
+                })
+            }
             Step::Leave(node) => (self.of(node).key, self.of(node).view) = (None, None),
             Step::Renew(node) => {
                 let expires = self.now + KEY_LIFETIME;
@@ -227,14 +252,20 @@ impl Model {
                 machine.keys_made += 1;
             }
             Step::Roam(node, place) => {
-                let is_known = self.control_is_up;
+                let (is_known, now) = (self.control_is_up, self.now);
                 let machine = self.of(node);
                 (machine.place, machine.place_is_known) = (*place, is_known);
+                machine.moved_at = Some(now);
             }
             Step::Cut(node) => self.of(node).is_cut = true,
             Step::Heal(node) => self.of(node).is_cut = false,
+            Step::BlockUdp(node) => self.of(node).udp = Udp::Blocked,
+            Step::AllowUdp(node) => self.of(node).udp = Udp::FreeAgain,
             Step::ControlDown => self.control_is_up = false,
-            Step::ControlUp => self.control_is_up = true,
+            Step::ControlUp => {
+                self.control_is_up = true;
+                self.forget_homes();
+            }
             Step::RelayDown => self.relay_is_up = false,
             Step::RelayUp => self.relay_is_up = true,
             Step::Policy(rules) => self.rules = rules.clone(),
@@ -259,6 +290,13 @@ impl Model {
                     machine.clock = Clock::Set;
                 }
             }
+        }
+    }
+
+    /// What nodes said last may have been lost in a crash, and who cannot be heard does not say it again.
+    fn forget_homes(&mut self) {
+        for machine in &mut self.machines {
+            machine.home_is_known = false;
         }
     }
 
@@ -324,13 +362,19 @@ impl Model {
 
     /// Both can be reached by anybody who knows their addresses, and everybody does.
     fn meets_without_help(&self, a: &Machine, b: &Machine) -> bool {
-        let is_open = |machine: &Machine| machine.place == Place::Public && machine.place_is_known;
+        let is_open =
+            |machine: &Machine| machine.place == Place::Public && machine.place_is_known && machine.udp == Udp::Free;
         is_open(a) && is_open(b) && (a.v4 && b.v4 || a.v6 && b.v6)
     }
 
     /// Whether everything that helps two nodes to a direct path works, and both know the truth.
     pub fn can_judge_path(&self, a: NodeNo, b: NodeNo) -> bool {
-        self.relay_is_up && self.is_told(a) && self.is_told(b)
+        let is_simple = [a, b].into_iter().all(|node| {
+            let machine = self.machine(node);
+            let is_old_here = machine.moved_at.is_none_or(|at| self.now >= at + FORGOTTEN_BY);
+            machine.udp != Udp::FreeAgain && (machine.place != Place::Linux || is_old_here)
+        });
+        self.relay_is_up && self.is_told(a) && self.is_told(b) && is_simple
     }
 
     fn of(&mut self, node: &NodeNo) -> &mut Machine {

@@ -21,12 +21,14 @@ use warren_wire::{RegionId, RegisterRequest};
 use crate::relay_host::RELAY_PORT;
 use crate::rules::PORTS;
 use crate::talk::{self, Message};
-use crate::world::{UDP_PORT, World};
+use crate::world::World;
 
 /// Between two tries to reach a relay.
 const RELAY_RETRY: Duration = Duration::from_secs(1);
 /// What a request over HTTPS to a relay takes.
 const HTTPS_LATENCY: Duration = Duration::from_millis(60);
+/// The first machine's, which is the field's usual one.
+const FIRST_UDP_PORT: u16 = 41641;
 const QUESTION: u8 = b'?';
 const ANSWER: u8 = b'!';
 
@@ -40,6 +42,9 @@ pub struct Received {
 pub struct NodeHost {
     pub host: HostId,
     name: String,
+    /// Each machine has another one: a router that preserves ports does so for the first who asks only, which
+    /// [`warren_simnet::Internet::direct_path_possible`] does not know.
+    udp_port: u16,
     random: Random,
     /// `None` while the daemon is dead.
     node: Option<Node>,
@@ -78,10 +83,11 @@ struct RelayStream {
 }
 
 impl NodeHost {
-    pub fn new(host: HostId, name: String, control_addrs: Vec<SocketAddr>, random: Random) -> NodeHost {
+    pub fn new(host: HostId, number: u16, control_addrs: Vec<SocketAddr>, random: Random) -> NodeHost {
         NodeHost {
             host,
-            name,
+            name: format!("box{number}"),
+            udp_port: FIRST_UDP_PORT + number,
             random,
             node: None,
             disk: None,
@@ -194,7 +200,7 @@ impl NodeHost {
 
     fn tell_sockets(&mut self, world: &World, is_other_network: bool) {
         let addrs = world.internet.host(self.host).addrs().to_vec();
-        let socket = |id, any: IpAddr| LocalSocket { id, bound: SocketAddr::new(any, UDP_PORT) };
+        let socket = |id, any: IpAddr| LocalSocket { id, bound: SocketAddr::new(any, self.udp_port) };
         let sockets = vec![socket(SocketId::V4, IpAddr::from([0u8; 4])), socket(SocketId::V6, IpAddr::from([0u8; 16]))];
         let now = world.now();
         let Some(node) = &mut self.node else { return };
@@ -486,7 +492,7 @@ impl NodeHost {
             did = true;
             for datagram in run.bytes.chunks(run.segment) {
                 match run.hop {
-                    Hop::Direct { addr, .. } => world.internet.send(self.host, UDP_PORT, addr, datagram.to_vec()),
+                    Hop::Direct { addr, .. } => world.internet.send(self.host, self.udp_port, addr, datagram.to_vec()),
                     Hop::Relay { region, peer } => {
                         if let Some(relay) = self.relays.get_mut(&region) {
                             relay.client.send(peer, datagram, world.now());

@@ -56,6 +56,9 @@ pub enum Step {
     /// The machine's cable is cut.
     Cut(NodeNo),
     Heal(NodeNo),
+    /// A firewall on the machine lets no UDP through any more.
+    BlockUdp(NodeNo),
+    AllowUdp(NodeNo),
     /// The machine's wall clock is set, by so many hours.
     SetClock(NodeNo, i8),
     ControlDown,
@@ -86,6 +89,8 @@ impl Step {
             Step::Roam(..) => "roam",
             Step::Cut(_) => "cut (partition)",
             Step::Heal(_) => "heal",
+            Step::BlockUdp(_) => "block udp",
+            Step::AllowUdp(_) => "allow udp",
             Step::SetClock(..) => "set clock (clock jump)",
             Step::ControlDown => "control down",
             Step::ControlUp => "control up",

@@ -15,9 +15,6 @@ const BEGIN: UnixTime = UnixTime::from_secs(1_790_000_000);
 /// Of each kind.
 const ROUTERS: usize = 2;
 
-/// The UDP port of all nodes.
-pub const UDP_PORT: u16 = 41641;
-
 pub struct World {
     pub internet: Internet<()>,
     /// Where streams are accepted.

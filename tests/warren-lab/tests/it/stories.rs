@@ -103,3 +103,10 @@ fn a_control_server_that_dies_in_a_join_lets_the_machine_in_once_when_it_is_back
     let join = |crash| Step::Join { user: 0, place: Place::Public, v4: true, v6: true, crash: Some(crash) };
     story([Place::PortCone, Place::PortCone], &[join(Crash::BeforeCommit), join(Crash::BeforeAnswer)]);
 }
+
+#[test]
+fn where_udp_is_taken_away_the_relay_takes_over_as_soon_as_trust_ends() {
+    let steps = [Step::BlockUdp(B), Step::Talk(A, B)];
+    let outcome = story([Place::PortCone, Place::PortCone], &steps);
+    assert_eq!((outcome.direct, outcome.relayed), (1, 1));
+}
