@@ -37,10 +37,11 @@ enum Route {
     Netcheck,
     Counters,
     CheckForwarding,
-    Services,
+    /// What there is none of here, as the stock shape says it: `status` asks for these on its way.
+    Nothing,
 }
 
-const TABLE: [(&str, &str, Access, Route); 23] = [
+const TABLE: [(&str, &str, Access, Route); 24] = [
     ("GET", "status", Access::Read, Route::Status),
     ("GET", "prefs", Access::Read, Route::Prefs),
     ("PATCH", "prefs", Access::Write, Route::EditPrefs),
@@ -63,7 +64,8 @@ const TABLE: [(&str, &str, Access, Route); 23] = [
     ("GET", "warren/counters", Access::Read, Route::Counters),
     ("GET", "check-ip-forwarding", Access::Read, Route::CheckForwarding),
     ("GET", "check-udp-gro-forwarding", Access::Read, Route::CheckForwarding),
-    ("GET", "services", Access::Read, Route::Services),
+    ("GET", "services", Access::Read, Route::Nothing),
+    ("GET", "serve-config", Access::Read, Route::Nothing),
 ];
 
 fn find(method: &Method, path: &str) -> Result<(Access, Route, String), Refusal> {
@@ -160,7 +162,7 @@ pub(super) async fn route<B: Backend>(
         Route::Netcheck => json(&backend.netcheck().await?),
         Route::Counters => json(&backend.counters().await?),
         Route::CheckForwarding => json(&serde_json::json!({"Warning": ""})),
-        Route::Services => Ok(text("{}")),
+        Route::Nothing => Ok(text("{}")),
     }
 }
 
