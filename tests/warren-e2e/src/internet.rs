@@ -82,8 +82,17 @@ impl Internet {
         net.server.sh("ip addr add 203.0.113.1/24 dev wan && ip addr add 203.0.113.2/24 dev wan && \
              ip addr add 2001:db8::1/64 dev wan nodad && ip addr add 2001:db8::2/64 dev wan nodad && \
              ip -6 route add 2001:db8:1::/64 via 2001:db8::11 && ip -6 route add 2001:db8:2::/64 via 2001:db8::12");
-        net.site(&net.left_router, &net.left, &left.into(), 1);
-        net.site(&net.right_router, &net.right, &right.into(), 2);
+        let sites = [left.into(), right.into()];
+        net.site(&net.left_router, &net.left, &sites[0], 1);
+        net.site(&net.right_router, &net.right, &sites[1], 2);
+        // A site without translation is reached by its own addresses, from everywhere.
+        for (site, number, other) in [(&sites[0], 1, &net.right_router), (&sites[1], 2, &net.left_router)] {
+            if site.nat == Nat::None && site.families.has_v4() {
+                for machine in [&net.server, other] {
+                    machine.sh(&format!("ip route add 10.{number}.0.0/24 via 203.0.113.1{number}"));
+                }
+            }
+        }
         net
     }
 
@@ -113,13 +122,7 @@ impl Internet {
             router.sysctl("net.ipv4.ip_forward=1");
             router.sh(&format!("ip addr add {outer}/24 dev wan && ip addr add {lan}.1/24 dev lan"));
             host.sh(&format!("ip addr add {lan}.2/24 dev eth0 && ip route add default via {lan}.1"));
-            if site.nat == Nat::None {
-                for machine in [&self.server, &self.left_router, &self.right_router] {
-                    if machine.name() != router.name() {
-                        let _ = machine.try_sh(&format!("ip route add {lan}.0/24 via {outer}"));
-                    }
-                }
-            } else {
+            if site.nat != Nat::None {
                 self.nat(router, &site.nat.rules(&outer, &format!("{lan}.2"), NODE_PORT, 50000 + u16::from(number)));
             }
         }

@@ -296,3 +296,50 @@ fn a_kernel_node_and_a_user_space_node_exchange_data_both_ways() {
         assert!(bits > 10e6, "only {bits} bit/s");
     }
 }
+
+/// Cells of the table NAT × NAT (`core/warren-path/tests/nat_matrix.txt`), built as namespaces. Two of three in a usual run are
+/// other tests here; these ten are for the long one.
+#[test]
+fn ten_pairs_of_routers_are_direct_or_relayed_as_the_table_says() {
+    if !warren_e2e::inside() || !warren_e2e::long() {
+        return;
+    }
+    use Nat::{Easy, Full, Hard, Keep, None, UdpBlocked};
+    let pairs = [
+        (None, Easy),
+        (Easy, Easy),
+        (Easy, Full),
+        (Full, Full),
+        (Keep, Easy),
+        (Keep, Keep),
+        (Full, Hard),
+        (Easy, Hard),
+        (Hard, Hard),
+        (UdpBlocked, Full),
+    ];
+    for (left, right) in pairs {
+        let net = Internet::new(left, right);
+        let servers = servers4(&net);
+        let [a, b] = join(&net, &servers, [Mode::Userspace; 2]);
+        first_answer(&a, "b");
+        if left.direct_with(right) {
+            let took = direct(&a, "b");
+            println!("{left:?}/{right:?}: direct after {took:?}");
+        } else {
+            // Twenty seconds hold several rounds of the search from both sides.
+            hold(Duration::from_secs(20), "the relay", || {
+                for (node, to) in [(&a, "b"), (&b, "a")] {
+                    let pong = till(FIRST_ANSWER, "an answer", || node.ping_once(to)).0;
+                    if is_direct(&pong) {
+                        return Err(pong.to_string());
+                    }
+                }
+                Ok(())
+            });
+            println!(
+                "{left:?}/{right:?}: relayed, {}",
+                a.ping_once("b").map_or(String::new(), |pong| pong["WarrenWhy"].to_string())
+            );
+        }
+    }
+}
