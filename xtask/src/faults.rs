@@ -27,7 +27,9 @@ pub fn run(words: &[&str]) -> Result<()> {
         [name] => faults.iter().filter(|fault| fault.name == *name).collect(),
         other => bail!("lab faults takes --only N or the name of a fault, not {}", other.join(" ")),
     };
-    let copy = sh::root().join("target/faults");
+    let copy = sh::target_dir()?.join("faults");
+    // The copy builds beside the original, so that what both depend on is built once.
+    let target = sh::target_dir()?;
     let mut unseen = Vec::new();
     for fault in &faults {
         refresh(&copy)?;
@@ -37,7 +39,7 @@ pub fn run(words: &[&str]) -> Result<()> {
             .current_dir(&copy)
             .arg("test")
             .args(&fault.test)
-            .env("CARGO_TARGET_DIR", sh::root().join("target/faults-build"))
+            .env("CARGO_TARGET_DIR", &target)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()

@@ -100,7 +100,7 @@ fn end_to_end(machine: &Machine, long: bool) -> Result<()> {
         .args(["--test-threads=1"])
         .current_dir(sh::root())
         .env("WARREN_E2E", "1")
-        .env("WARREN_BIN_DIR", target_dir()?.join("debug"));
+        .env("WARREN_BIN_DIR", sh::target_dir()?.join("debug"));
     if machine.tun.is_ok() {
         command.env("WARREN_E2E_TUN", "1");
     }
@@ -108,12 +108,6 @@ fn end_to_end(machine: &Machine, long: bool) -> Result<()> {
         command.env("WARREN_E2E_LONG", "1");
     }
     sh::run(&mut command)
-}
-
-fn target_dir() -> Result<PathBuf> {
-    let metadata = sh::output(sh::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    Ok(PathBuf::from(metadata["target_directory"].as_str().unwrap_or("target")))
 }
 
 /// Path of the one test binary of `package`, which has been built before.
