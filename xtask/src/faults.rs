@@ -35,16 +35,16 @@ pub fn run(words: &[&str]) -> Result<()> {
         refresh(&copy)?;
         plant(&copy, fault)?;
         let begun = Instant::now();
-        let red = !Command::new("cargo")
-            .current_dir(&copy)
-            .arg("test")
-            .args(&fault.test)
-            .env("CARGO_TARGET_DIR", &target)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .context("start cargo test")?
-            .success();
+        let passes = |more: &[&str]| -> Result<bool> {
+            let mut tests = Command::new("cargo");
+            tests.current_dir(&copy).arg("test").args(&fault.test).args(more).env("CARGO_TARGET_DIR", &target);
+            Ok(tests.stdout(Stdio::null()).stderr(Stdio::null()).status().context("start cargo test")?.success())
+        };
+        // A fault that does not compile would be red whatever the tests are worth.
+        if !passes(&["--no-run"])? {
+            bail!("fault {}: the tests do not build with it", fault.name);
+        }
+        let red = !passes(&[])?;
         let verdict = if red { "found" } else { "NOT FOUND" };
         println!(
             "fault {}: {verdict} by cargo test {}, {} s",
