@@ -242,6 +242,7 @@ impl Lab {
     pub fn send(&mut self, from: NodeNo, to: NodeNo, port: u16) -> u64 {
         let number = self.sent.len() as u64;
         self.sent.push((from, to));
+        self.learn_addresses();
         // The same two programs talk every time, so that a rule taken away meets a flow that runs.
         let own_port = 40_000 + u16::try_from(from.0 * 100 + to.0).unwrap_or(0);
         if let Some(target) = self.addresses.get(&to).and_then(|addrs| addrs.first().copied()) {
@@ -305,6 +306,13 @@ impl Lab {
         id.and_then(|id| control.presence().get(id)).is_some_and(|present| present.home().is_some())
     }
 
+    /// The first addresses of each machine, which must stay.
+    fn learn_addresses(&mut self) {
+        for (index, host) in self.nodes.iter().enumerate().filter(|(_, host)| !host.mesh_addrs.is_empty()) {
+            self.addresses.entry(NodeNo(index)).or_insert_with(|| host.mesh_addrs.clone());
+        }
+    }
+
     // Checks that need no model.
 
     /// Addresses are one's own, and stay.
@@ -312,12 +320,10 @@ impl Lab {
     /// # Errors
     /// In words.
     pub fn check_addresses(&mut self) -> Result<(), String> {
-        for (index, host) in self.nodes.iter().enumerate() {
-            if host.mesh_addrs.is_empty() {
-                continue;
-            }
-            let known = self.addresses.entry(NodeNo(index)).or_insert_with(|| host.mesh_addrs.clone());
-            if *known != host.mesh_addrs {
+        self.learn_addresses();
+        for (index, host) in self.nodes.iter().enumerate().filter(|(_, host)| !host.mesh_addrs.is_empty()) {
+            let known = self.addresses.get(&NodeNo(index));
+            if known != Some(&host.mesh_addrs) {
                 return Err(format!("node {index} had {known:?} and has {:?}", host.mesh_addrs));
             }
         }

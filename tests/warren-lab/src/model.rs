@@ -85,6 +85,8 @@ pub struct Machine {
     /// Its wall clock was set, and it was started since without the control server to tell it the time: it may take
     /// keys for good or ended that are not, and its handshakes for old ones.
     clock: Clock,
+    /// The control server has told it the time since it was started; before that a clock set forward is believed.
+    knows_time: bool,
 }
 
 /// The whole network.
@@ -219,6 +221,7 @@ impl Model {
                     udp: Udp::Free,
                     moved_at: None,
                     clock: Clock::Right,
+                    knows_time: false,
                 })
             }
             Step::Leave(node) => (self.of(node).key, self.of(node).view) = (None, None),
@@ -240,11 +243,16 @@ impl Model {
             Step::Kill(node) => self.of(node).is_running = false,
             Step::Start(node) => {
                 let machine = self.of(node);
-                machine.is_running = true;
-                machine.believe_clock();
+                machine.start();
             }
-            Step::NewDisco(node) => self.of(node).believe_clock(),
-            Step::SetClock(node, _) => self.of(node).clock = Clock::Set,
+            Step::NewDisco(node) => self.of(node).start(),
+            Step::SetClock(node, _) => {
+                let machine = self.of(node);
+                machine.clock = Clock::Set;
+                if machine.is_running && !machine.knows_time {
+                    machine.believe_clock();
+                }
+            }
             Step::Rotate(node) => {
                 let expires = self.now + KEY_LIFETIME;
                 let machine = self.of(node);
@@ -286,6 +294,7 @@ impl Model {
                 let view = View { rules: self.rules.clone(), keys: keys.clone() };
                 let machine = self.of(&node);
                 (machine.view, machine.place_is_known) = (Some(view), true);
+                machine.knows_time = true;
                 if machine.clock == Clock::Believed {
                     machine.clock = Clock::Set;
                 }
@@ -383,6 +392,11 @@ impl Model {
 }
 
 impl Machine {
+    fn start(&mut self) {
+        (self.is_running, self.knows_time) = (true, false);
+        self.believe_clock();
+    }
+
     fn believe_clock(&mut self) {
         if self.clock == Clock::Set {
             self.clock = Clock::Believed;
