@@ -37,7 +37,7 @@ pub fn run(words: &[&str]) -> Result<()> {
         let begun = Instant::now();
         let passes = |more: &[&str]| -> Result<bool> {
             let mut tests = Command::new("cargo");
-            tests.current_dir(&copy).arg("test").args(&fault.test).args(more).env("CARGO_TARGET_DIR", &target);
+            tests.current_dir(&copy).arg("test").args(more).args(&fault.test).env("CARGO_TARGET_DIR", &target);
             Ok(tests.stdout(Stdio::null()).stderr(Stdio::null()).status().context("start cargo test")?.success())
         };
         // A fault that does not compile would be red whatever the tests are worth.
