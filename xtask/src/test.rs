@@ -1,10 +1,11 @@
 //! `cargo xtask test`: the one command that runs everything this machine can run.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::machine::{self, Machine};
 use crate::{faults, floors, sh, tidy};
@@ -68,9 +69,15 @@ pub fn run(words: &[&str]) -> Result<()> {
             for program in &machine.missing {
                 run.skipped.push(format!("end-to-end tests that use {program}: it is not installed"));
             }
-            run.step("end to end", || end_to_end(&machine, depth == Depth::Long));
+            let mut skipped = Vec::new();
+            run.step("end to end", || end_to_end(&machine, depth == Depth::Long, &mut skipped));
+            run.skipped.extend(skipped);
         }
         Err(reason) => run.skipped.push(format!("all end-to-end tests in namespaces: {reason}")),
+    }
+    if depth == Depth::Usual {
+        run.skipped
+            .push("ten pairs of routers, 5,000 lab scenarios, all but two planted faults: only in --long".into());
     }
     run.step("planted faults", || faults::run(if depth == Depth::Long { &[] } else { &["--only", "2"] }));
     run.finish()
@@ -92,12 +99,15 @@ fn golden_dir() -> Option<PathBuf> {
 }
 
 /// The end-to-end tests run inside namespaces of their own: what they make vanishes with them, whatever happens.
-fn end_to_end(machine: &Machine, long: bool) -> Result<()> {
+///
+/// What a test says of itself is shown, its figures among it; what it says it skipped is added to `skipped`.
+fn end_to_end(machine: &Machine, long: bool, skipped: &mut Vec<String>) -> Result<()> {
     let binary = test_binary("warren-e2e")?;
     let mut command: Command = machine::unshare();
     command
         .arg(binary)
-        .args(["--test-threads=1"])
+        .args(["--test-threads=1", "--show-output"])
+        .stdout(Stdio::piped())
         .current_dir(sh::root())
         .env("WARREN_E2E", "1")
         .env("WARREN_BIN_DIR", sh::target_dir()?.join("debug"));
@@ -107,7 +117,19 @@ fn end_to_end(machine: &Machine, long: bool) -> Result<()> {
     if long {
         command.env("WARREN_E2E_LONG", "1");
     }
-    sh::run(&mut command)
+    let mut tests = command.spawn().context("start the end-to-end tests")?;
+    for line in tests.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+        let line = line.context("read what the end-to-end tests print")?;
+        println!("{line}");
+        if let Some(what) = line.trim_start().strip_prefix("SKIPPED") {
+            skipped.push(what.trim_start_matches([':', ' ']).to_string());
+        }
+    }
+    let status = tests.wait().context("wait for the end-to-end tests")?;
+    if !status.success() {
+        bail!("the end-to-end tests: {status}");
+    }
+    Ok(())
 }
 
 /// Path of the one test binary of `package`, which has been built before.

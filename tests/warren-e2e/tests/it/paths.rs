@@ -300,8 +300,8 @@ fn a_kernel_node_and_a_user_space_node_exchange_data_both_ways() {
     }
 }
 
-/// Cells of the table NAT × NAT (`core/warren-path/tests/nat_matrix.txt`), built as namespaces. Two of three in a usual run are
-/// other tests here; these ten are for the long one.
+/// Ten cells of the table NAT × NAT (`core/warren-path/tests/nat_matrix.txt`), built as namespaces, for the long run. The usual run has
+/// three of them in tests of their own: easy/easy, hard/hard, blocked/easy.
 #[test]
 fn ten_pairs_of_routers_are_direct_or_relayed_as_the_table_says() {
     if !warren_e2e::inside() || !warren_e2e::long() {
