@@ -86,7 +86,7 @@ pub(crate) fn may_own_tag(policy: &Policy, registry: &Registry, user: &User, tag
 fn compile(policy: &Policy, registry: &Registry) -> Compiled {
     let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user)).collect();
     let nodes: Vec<PolicyNode> = registry.nodes().map(|node| policy_node(node)).collect();
-    policy.compile(&Tailnet { users: &users, nodes: &nodes })
+    policy.compile(&Tailnet { users: &users, nodes: &nodes, services: &[] })
 }
 
 fn policy_user(user: &User) -> PolicyUser {
@@ -95,6 +95,7 @@ fn policy_user(user: &User) -> PolicyUser {
         name: user.name.clone(),
         email: user.email.clone(),
         provider_id: (user.issuer != LOCAL_ISSUER).then(|| format!("{}/{}", user.issuer, user.subject)),
+        ..PolicyUser::default()
     }
 }
 
@@ -105,7 +106,7 @@ fn policy_node(node: &Node) -> PolicyNode {
         tags: node.owner.tags().into_iter().flatten().cloned().collect(),
         addrs: node.addresses().iter().map(warren_ip::Prefix::addr).collect(),
         // Approved routes are stored, but no node serves them yet, so they must not open anything.
-        routes: Vec::new(),
+        ..PolicyNode::default()
     }
 }
 

@@ -1,22 +1,91 @@
-//! Who may do without asking an operator: tags that users own, routes that approve themselves. user-surface.md §4.7.
+//! Who may do without asking an operator: tags that users own, routes and services that approve themselves.
+//! user-surface.md §4.7.
 
 use warren_ip::Prefix;
 
+use crate::diagnostics::Complaints;
+use crate::document::{self, Document, Names};
+use crate::people;
 use crate::policy::Policy;
-use crate::selector::{Autogroup, Selector};
-use crate::tailnet::{PolicyNode, PolicyUser, find_users};
+use crate::raw::Raw;
+use crate::selector::{Autogroup, Selector, parse_address};
+use crate::tailnet::{PolicyNode, PolicyUser};
 
 /// The section `autoApprovers`.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct AutoApprovers {
     pub(crate) routes: Vec<(Prefix, Vec<Selector>)>,
     pub(crate) exit_node: Vec<Selector>,
+    /// By a service, or by a tag that hosts of any service may have.
+    pub(crate) services: Vec<(Selector, Vec<Selector>)>,
+}
+
+impl AutoApprovers {
+    pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints<'_>) -> AutoApprovers {
+        let path = "autoApprovers";
+        let mut approvers = AutoApprovers::default();
+        let section = document.section(path).and_then(|value| document::object(value, Names::Fields, path, complaints));
+        for field in section.unwrap_or_default() {
+            let value = &field.value;
+            match field.name.to_ascii_lowercase().as_str() {
+                "exitnode" => approvers.exit_node = read_list(policy, value, "autoApprovers.exitNode", complaints),
+                "routes" => {
+                    let path = "autoApprovers.routes";
+                    for field in document::object(value, Names::Given, path, complaints).unwrap_or_default() {
+                        let path = format!("{path}[{:?}]", field.name);
+                        let list = read_list(policy, &field.value, &path, complaints);
+                        match parse_address(&field.name) {
+                            Some(prefix) => approvers.routes.push((prefix, list)),
+                            None => complaints.add(field.at, &path, "must be a network, as in 10.0.0.0/8"),
+                        }
+                    }
+                }
+                "services" => {
+                    let path = "autoApprovers.services";
+                    for field in document::object(value, Names::Given, path, complaints).unwrap_or_default() {
+                        let path = format!("{path}[{:?}]", field.name);
+                        let list = read_list(policy, &field.value, &path, complaints);
+                        match Selector::parse(&field.name) {
+                            Ok(name @ Selector::Service(_)) => approvers.services.push((name, list)),
+                            Ok(name @ Selector::Tag(_)) => match policy.check_defined(&name) {
+                                Ok(()) => approvers.services.push((name, list)),
+                                Err(error) => complaints.add(field.at, &path, error),
+                            },
+                            _ => complaints.add(field.at, &path, "must be a service or a tag, as in svc:web"),
+                        }
+                    }
+                }
+                _ => complaints.add(field.at, path, format!("unknown field: {:?}", field.name)),
+            }
+        }
+        approvers
+    }
+}
+
+fn read_list(policy: &Policy, value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<Selector> {
+    let mut approvers = Vec::new();
+    for (at, word) in document::texts(value, path, complaints) {
+        let checked = match Selector::parse(word) {
+            Ok(
+                selector @ (Selector::User(_)
+                | Selector::Domain(_)
+                | Selector::Group(_)
+                | Selector::Tag(_)
+                | Selector::Autogroup(Autogroup::Member | Autogroup::Tagged | Autogroup::Role(_))),
+            ) => policy.check_defined(&selector).map(|()| selector),
+            _ => Err(format!("invalid auto approver format: {word:?}")),
+        };
+        match checked {
+            Ok(selector) => approvers.push(selector),
+            Err(error) => complaints.add(at, path, error),
+        }
+    }
+    approvers
 }
 
 impl Policy {
     /// Whether `user` may put `tag` on a node. A tag may own a tag: whoever owns the one then owns the other.
     pub fn owns_tag(&self, users: &[PolicyUser], user: &PolicyUser, tag: &str) -> bool {
-        let is_user = |token: &str| matches!(find_users(users, token)[..], [one] if one.id == user.id);
         let mut asked = vec![tag];
         let mut at = 0;
         // Each tag is asked once, so owners in a circle end.
@@ -24,10 +93,9 @@ impl Policy {
             at += 1;
             for owner in self.tag_owners.get(tag).into_iter().flatten() {
                 match owner {
-                    Selector::User(token) if is_user(token) => return true,
-                    Selector::Group(name) if self.members(name).any(is_user) => return true,
-                    Selector::Autogroup(Autogroup::Member) => return true,
                     Selector::Tag(next) if !asked.contains(&next.as_str()) => asked.push(next),
+                    Selector::Tag(_) => {}
+                    _ if people::are_named(self, users, owner, user) => return true,
                     _ => {}
                 }
             }
@@ -47,16 +115,34 @@ impl Policy {
             .filter(|(prefix, _)| !prefix.is_default_route())
             .any(|(_, approvers)| approvers.iter().any(is_approver))
     }
+
+    /// Whether `node` may offer a service, named with its `svc:`, without an operator. `service_tags` are the tags that
+    /// the service itself carries, for entries that name a tag in place of a service.
+    pub fn approves_service(
+        &self,
+        users: &[PolicyUser],
+        node: &PolicyNode,
+        service: &str,
+        service_tags: &[String],
+    ) -> bool {
+        let is_meant = |name: &Selector| match name {
+            Selector::Service(name) => name == service,
+            Selector::Tag(tag) => service_tags.contains(tag),
+            _ => false,
+        };
+        let meant = self.approvers.services.iter().filter(|(name, _)| is_meant(name));
+        meant.flat_map(|(_, approvers)| approvers).any(|selector| names_node(self, users, node, selector))
+    }
 }
 
 fn names_node(policy: &Policy, users: &[PolicyUser], node: &PolicyNode, selector: &Selector) -> bool {
-    let is_owner = |token: &str| matches!(find_users(users, token)[..], [one] if node.owner() == Some(one.id));
     match selector {
-        Selector::User(token) => is_owner(token),
-        Selector::Group(name) => policy.members(name).any(is_owner),
         Selector::Tag(tag) => node.tags.contains(tag),
         Selector::Autogroup(Autogroup::Member) => node.tags.is_empty(),
         Selector::Autogroup(Autogroup::Tagged) => !node.tags.is_empty(),
-        Selector::Autogroup(_) | Selector::Everyone | Selector::Host(_) | Selector::Address(_) => false,
+        _ => {
+            let owner = node.owner().and_then(|owner| users.iter().find(|user| user.id == owner));
+            owner.is_some_and(|owner| people::are_named(policy, users, selector, owner))
+        }
     }
 }

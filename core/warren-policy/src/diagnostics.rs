@@ -45,6 +45,8 @@ impl fmt::Display for Diagnostics {
 /// Collects complaints with positions while a document is read.
 pub(crate) struct Complaints<'a> {
     text: &'a str,
+    /// Where lines end, so that finding one is quick.
+    newlines: Vec<usize>,
     found: Vec<(usize, Diagnostic)>,
 }
 
@@ -53,7 +55,8 @@ const MAX_COMPLAINTS: usize = 100;
 
 impl<'a> Complaints<'a> {
     pub(crate) fn new(text: &'a str) -> Complaints<'a> {
-        Complaints { text, found: Vec::new() }
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        Complaints { text, newlines, found: Vec::new() }
     }
 
     /// `at`: byte offset into the text.
@@ -64,12 +67,17 @@ impl<'a> Complaints<'a> {
         let before = self.text.get(..at).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let diagnostic = Diagnostic {
-            line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
+            line: self.line_of(at),
             column: before[line_start..].chars().count() + 1,
             path: path.to_string(),
             message: message.to_string(),
         };
         self.found.push((at, diagnostic));
+    }
+
+    /// The line of a byte offset, from 1.
+    pub(crate) fn line_of(&self, at: usize) -> usize {
+        self.newlines.partition_point(|newline| *newline < at) + 1
     }
 
     pub(crate) fn finish(mut self) -> Result<(), Diagnostics> {

@@ -1,10 +1,71 @@
-//! HuJSON as a tree with positions: JSON, comments and trailing commas, and nothing more.
+//! From text to [`Raw`]: HuJSON, which is JSON with comments and trailing commas and nothing more; and the small steps by
+//! which sections read it.
 
-use jsonc_parser::ast::{Array, Object, ObjectProp, StringLit, Value};
+use jsonc_parser::ast::{self, ObjectPropName};
 use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 use crate::diagnostics::Complaints;
+use crate::raw::{Field, Kind, Raw};
+
+/// The top level of a document: its sections by their canonical names, each at most once.
+#[derive(Debug, Default)]
+pub(crate) struct Document {
+    sections: Vec<(&'static str, Field)>,
+}
+
+/// Every section that a policy may have, as the field writes them.
+pub(crate) const SECTIONS: [&str; 18] = [
+    "groups",
+    "hosts",
+    "tagOwners",
+    "acls",
+    "grants",
+    "ssh",
+    "autoApprovers",
+    "nodeAttrs",
+    "tests",
+    "sshTests",
+    "postures",
+    "defaultSrcPosture",
+    "ipsets",
+    "randomizeClientPort",
+    "attrConfig",
+    "derpMap",
+    "disableIPv4",
+    "OneCGNATRoute",
+];
+
+impl Document {
+    /// Reads a text. Complains of everything that is no section; `None` if it is no document at all.
+    pub(crate) fn parse(text: &str, complaints: &mut Complaints<'_>) -> Option<Document> {
+        let fields = parse_hujson(text, complaints)?;
+        let mut document = Document::default();
+        for field in fields {
+            let Some(name) = SECTIONS.iter().copied().find(|name| name.eq_ignore_ascii_case(&field.name)) else {
+                complaints.add(field.at, "", format!("unknown field: {:?}", field.name));
+                continue;
+            };
+            if document.sections.iter().any(|(known, _)| *known == name) {
+                complaints.add(field.at, "", format!("{:?} appears twice", field.name));
+                continue;
+            }
+            document.sections.push((name, field));
+        }
+        Some(document)
+    }
+
+    /// A section by its canonical name, as written. `None` if it is absent or `null`.
+    pub(crate) fn section(&self, name: &str) -> Option<&Raw> {
+        let (_, field) = self.sections.iter().find(|(known, _)| *known == name)?;
+        Some(&field.value).filter(|value| !value.is_null())
+    }
+
+    /// The canonical names of the sections that say something, in the order of the text.
+    pub(crate) fn filled(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.sections.iter().filter(|(_, field)| !field.value.is_empty()).map(|(name, _)| *name)
+    }
+}
 
 /// Only what HuJSON allows; the parser's own default is far more generous.
 const STRICT: ParseOptions = ParseOptions {
@@ -20,91 +81,108 @@ const STRICT: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
-/// The document's outermost object; complains and gives `None` if there is none.
-pub(crate) fn parse<'a>(text: &'a str, complaints: &mut Complaints<'_>) -> Option<Object<'a>> {
+fn parse_hujson(text: &str, complaints: &mut Complaints<'_>) -> Option<Vec<Field>> {
     match parse_to_ast(text, &CollectOptions::default(), &STRICT) {
         Err(error) => complaints.add(error.range().start, "", format!("parsing HuJSON: {}", error.kind())),
-        Ok(result) => match result.value {
-            Some(Value::Object(object)) => return Some(object),
-            Some(other) => complaints.add(other.start(), "", "a policy is an object: { … }"),
+        Ok(result) => match result.value.map(raw) {
+            Some(Raw { kind: Kind::Object(fields), .. }) => return Some(fields),
+            Some(other) => complaints.add(other.at, "", "a policy is an object: { … }"),
             None => complaints.add(0, "", "the policy is empty; write {} to let everyone reach everything"),
         },
     }
     None
 }
 
-/// The properties of an object, each name at most once.
-///
-/// `is_folded`: names are compared without regard to ASCII case, as fields are; names of groups and tags are not. A second
-/// one is refused, because which of the two counts depends on the reader.
-pub(crate) fn properties<'o, 'a>(
-    object: &'o Object<'a>,
-    is_folded: bool,
-    path: &str,
-    complaints: &mut Complaints<'_>,
-) -> Vec<(&'o str, &'o ObjectProp<'a>)> {
-    let mut seen = std::collections::BTreeSet::new();
-    let mut list = Vec::with_capacity(object.properties.len());
-    for property in &object.properties {
-        let name = property.name.as_str();
-        let key = if is_folded { name.to_ascii_lowercase() } else { name.to_owned() };
-        if seen.insert(key) {
-            list.push((name, property));
-        } else {
-            complaints.add(property.start(), path, format!("{name:?} appears twice"));
-        }
-    }
-    list
+/// The parser bounds its own depth, so this recursion is bounded too.
+fn raw(value: ast::Value<'_>) -> Raw {
+    let at = value.start();
+    let kind = match value {
+        ast::Value::NullKeyword(_) => Kind::Null,
+        ast::Value::BooleanLit(literal) => Kind::Bool(literal.value),
+        ast::Value::NumberLit(literal) => Kind::Number(literal.value.to_owned()),
+        ast::Value::StringLit(literal) => Kind::Text(literal.value.into_owned()),
+        ast::Value::Array(array) => Kind::List(array.elements.into_iter().map(raw).collect()),
+        ast::Value::Object(object) => Kind::Object(object.properties.into_iter().map(field).collect()),
+    };
+    Raw { at, kind }
 }
 
-/// The value as an object; complains otherwise. `null` counts as absent, without complaint.
-pub(crate) fn object<'o, 'a>(
-    value: &'o Value<'a>,
+fn field(property: ast::ObjectProp<'_>) -> Field {
+    let at = property.start();
+    let name = match property.name {
+        ObjectPropName::String(text) => text.value.into_owned(),
+        ObjectPropName::Word(word) => word.value.to_owned(),
+    };
+    Field { at, name, value: raw(property.value) }
+}
+
+/// How names of an object are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Names {
+    /// Fields of the language: without regard to ASCII case.
+    Fields,
+    /// Names that people gave: exactly.
+    Given,
+}
+
+/// The fields of an object, each name at most once; complains otherwise. A second one is refused, because which of the
+/// two counts depends on the reader. `null` counts as absent, without complaint.
+pub(crate) fn object<'r>(
+    value: &'r Raw,
+    names: Names,
     path: &str,
     complaints: &mut Complaints<'_>,
-) -> Option<&'o Object<'a>> {
-    match value {
-        Value::Object(object) => return Some(object),
-        Value::NullKeyword(_) => {}
-        other => complaints.add(other.start(), path, "must be an object: { … }"),
+) -> Option<Vec<&'r Field>> {
+    let fields = match &value.kind {
+        Kind::Object(fields) => fields,
+        Kind::Null => return None,
+        _ => {
+            complaints.add(value.at, path, "must be an object: { … }");
+            return None;
+        }
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    let mut list = Vec::with_capacity(fields.len());
+    for field in fields {
+        let key = match names {
+            Names::Fields => field.name.to_ascii_lowercase(),
+            Names::Given => field.name.clone(),
+        };
+        if seen.insert(key) {
+            list.push(field);
+        } else {
+            complaints.add(field.at, path, format!("{:?} appears twice", field.name));
+        }
     }
-    None
+    Some(list)
 }
 
 /// The value as a list; complains otherwise. `null` counts as absent, without complaint.
-pub(crate) fn array<'o, 'a>(
-    value: &'o Value<'a>,
-    path: &str,
-    complaints: &mut Complaints<'_>,
-) -> Option<&'o Array<'a>> {
-    match value {
-        Value::Array(array) => return Some(array),
-        Value::NullKeyword(_) => {}
-        other => complaints.add(other.start(), path, "must be a list: [ … ]"),
+pub(crate) fn list<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'_>) -> Option<&'r [Raw]> {
+    match &value.kind {
+        Kind::List(elements) => return Some(elements),
+        Kind::Null => {}
+        _ => complaints.add(value.at, path, "must be a list: [ … ]"),
     }
     None
 }
 
 /// The value as text; complains otherwise.
-pub(crate) fn string<'o, 'a>(
-    value: &'o Value<'a>,
-    path: &str,
-    complaints: &mut Complaints<'_>,
-) -> Option<&'o StringLit<'a>> {
-    if let Value::StringLit(text) = value {
-        return Some(text);
+pub(crate) fn text<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'_>) -> Option<&'r str> {
+    let text = value.text();
+    if text.is_none() {
+        complaints.add(value.at, path, "must be a string");
     }
-    complaints.add(value.start(), path, "must be a string");
-    None
+    text
 }
 
 /// The texts of a list with their byte offsets; complains about anything else in it.
-pub(crate) fn strings<'o>(value: &'o Value<'_>, path: &str, complaints: &mut Complaints<'_>) -> Vec<(usize, &'o str)> {
-    let Some(list) = array(value, path, complaints) else { return Vec::new() };
-    let texts = list.elements.iter().enumerate();
-    texts
+pub(crate) fn texts<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<(usize, &'r str)> {
+    let Some(elements) = list(value, path, complaints) else { return Vec::new() };
+    let words = elements.iter().enumerate();
+    words
         .filter_map(|(index, element)| {
-            string(element, &format!("{path}[{index}]"), complaints).map(|text| (text.start(), text.value.as_ref()))
+            text(element, &format!("{path}[{index}]"), complaints).map(|word| (element.at, word))
         })
         .collect()
 }

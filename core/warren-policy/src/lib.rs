@@ -8,10 +8,17 @@
 //! [`Compiled`] is that policy over one set of users and nodes. Rules are resolved to *sets of nodes* once, so that asking
 //! costs bit operations and never a walk over pairs.
 //!
-//! What of the language is built: `groups`, `hosts`, `tagOwners`, `acls` with ports and protocols, all selectors of
-//! `acls`, `autoApprovers` for routes and exit nodes, `randomizeClientPort`. What is not, and would change who may reach whom (`grants`, `srcPosture`, `ipsets` …), is
-//! refused by name. What is not built and gives nobody access (`ssh`, `nodeAttrs`, `tests` …) is accepted and
-//! named in [`Policy::not_built`], so that whoever stores a policy can say so.
+//! Inside, three forms follow each other, each documented where it is defined:
+//!
+//! ```text
+//! document::Document   the text as a tree with positions (raw::Raw), whatever its syntax; sections by their names
+//! rule::Rule           one rule, whether from `acls` or `grants`: selectors, packets, capabilities, `via`, postures
+//! resolved::Resolved   one rule over one tailnet: sets of nodes and networks
+//! ```
+//!
+//! A section that makes no packet filter (`ssh`, `nodeAttrs`, `tests` …) is read in a file of its own from its
+//! [`Raw`](raw::Raw), called from `extras`. What walks rules (explaining, comparing, proving) walks `Policy::rules` if it
+//! is about every tailnet, and `Compiled::resolved` if it is about one.
 //!
 //! Reference for behaviour: user-surface.md §4.
 
@@ -19,16 +26,27 @@
 
 mod approve;
 mod compile;
+mod definitions;
 mod diagnostics;
 mod document;
+mod extras;
+mod filter;
 mod node_set;
+mod people;
 mod policy;
 mod ports;
+mod posture;
+mod raw;
+mod resolved;
+mod rule;
+mod rules;
 mod selector;
 mod sources;
 mod tailnet;
+mod visibility;
 
 pub use compile::Compiled;
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use policy::{MAX_POLICY_LEN, Policy};
-pub use tailnet::{PolicyNode, PolicyUser, Tailnet};
+pub use tailnet::{Attribute, PolicyNode, PolicyService, PolicyUser, Role, Tailnet};
+pub use visibility::RouteUse;

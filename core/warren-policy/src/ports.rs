@@ -3,6 +3,8 @@
 use warren_ip::Protocol;
 use warren_wire::PortRange;
 
+use crate::rule::Access;
+
 /// Reads `*`, `22`, `80,443`, `1000-2000` and mixes.
 ///
 /// # Errors
@@ -82,8 +84,37 @@ pub(crate) fn parse_protocol(text: &str) -> Result<Option<Protocol>, String> {
 }
 
 /// Whether rules for this protocol may name ports.
-pub(crate) fn takes_ports(protocol: Option<Protocol>) -> bool {
-    protocol.is_none_or(Protocol::has_ports)
+pub(crate) fn takes_ports(protocol: Protocol) -> bool {
+    protocol.has_ports()
+}
+
+/// The field's words for a port where the protocol has none.
+pub(crate) fn only_any(protocol: Protocol) -> String {
+    let number = protocol.to_string();
+    let name = NAMES.iter().find(|(_, known)| *known == protocol.0).map_or(number.as_str(), |(name, _)| name);
+    format!("protocol does not support specific ports: {name:?}, only \"*\" is allowed")
+}
+
+/// Reads an entry of a grant's `ip`: `*`, ports, or a protocol and ports.
+///
+/// # Errors
+/// The field's own words.
+pub(crate) fn parse_access(text: &str) -> Result<Access, String> {
+    let text = text.trim();
+    let Some((protocol, ports)) = text.split_once(':') else {
+        return Ok(Access { protocol: None, ports: parse_ports(text)? });
+    };
+    if ports.contains(':') {
+        return Err(format!("expected only one colon in Internet protocol and port type, got: {text:?}"));
+    }
+    let protocol = parse_protocol(protocol.trim())?;
+    let ports = parse_ports(ports)?;
+    if let Some(protocol) = protocol.filter(|protocol| !takes_ports(*protocol))
+        && ports.iter().any(|range| *range != PortRange::ANY)
+    {
+        return Err(only_any(protocol));
+    }
+    Ok(Access { protocol, ports })
 }
 
 #[cfg(test)]

@@ -5,19 +5,27 @@ use std::net::IpAddr;
 
 use warren_ip::Prefix;
 
+use crate::tailnet::Role;
+
 /// What a word of a rule names. user-surface.md §4.2.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Selector {
     Everyone,
     /// A person, by what stands around an `@`.
     User(String),
-    /// With its `group:`.
+    /// Everyone whose e-mail address is in this domain: `user:*@domain`, without what stands before the domain.
+    Domain(String),
+    /// With its `group:`. If the policy does not define it and its name has an `@`, it is the identity provider's.
     Group(String),
     /// With its `tag:`.
     Tag(String),
     Autogroup(Autogroup),
     /// A name of the `hosts` section.
     Host(String),
+    /// A name of the `ipsets` section, with its `ipset:`.
+    IpSet(String),
+    /// A service of the network with addresses of its own, with its `svc:`.
+    Service(String),
     Address(Prefix),
 }
 
@@ -34,18 +42,32 @@ pub(crate) enum Autogroup {
     Internet,
     /// Truly every source, the overlay's or not.
     DangerAll,
+    /// Devices of people of other networks, to whom something was shared. There is no sharing yet, so nobody.
+    Shared,
+    /// Devices of people with this office.
+    Role(Role),
 }
+
+const AUTOGROUPS: [(&str, Autogroup); 12] = [
+    ("autogroup:member", Autogroup::Member),
+    ("autogroup:tagged", Autogroup::Tagged),
+    ("autogroup:self", Autogroup::Selves),
+    ("autogroup:internet", Autogroup::Internet),
+    ("autogroup:danger-all", Autogroup::DangerAll),
+    ("autogroup:shared", Autogroup::Shared),
+    ("autogroup:owner", Autogroup::Role(Role::Owner)),
+    ("autogroup:admin", Autogroup::Role(Role::Admin)),
+    ("autogroup:it-admin", Autogroup::Role(Role::ItAdmin)),
+    ("autogroup:network-admin", Autogroup::Role(Role::NetworkAdmin)),
+    ("autogroup:billing-admin", Autogroup::Role(Role::BillingAdmin)),
+    ("autogroup:auditor", Autogroup::Role(Role::Auditor)),
+];
 
 impl Autogroup {
     fn parse(name: &str) -> Option<Autogroup> {
-        Some(match name {
-            "autogroup:member" => Autogroup::Member,
-            "autogroup:tagged" => Autogroup::Tagged,
-            "autogroup:self" => Autogroup::Selves,
-            "autogroup:internet" => Autogroup::Internet,
-            "autogroup:danger-all" => Autogroup::DangerAll,
-            _ => return None,
-        })
+        // The field's own alias.
+        let name = if name == "autogroup:members" { "autogroup:member" } else { name };
+        AUTOGROUPS.iter().find(|(known, _)| *known == name).map(|(_, group)| *group)
     }
 }
 
@@ -62,27 +84,34 @@ impl Selector {
         if word == "*" {
             return Ok(Selector::Everyone);
         }
-        if word.starts_with("group:") {
-            return Ok(Selector::Group(word.to_owned()));
+        if let Some(domain) = word.strip_prefix("user:*@") {
+            return if domain.is_empty() || domain.contains(['@', ':', '*']) {
+                Err(format!("invalid domain in {word:?}; write user:*@example.com"))
+            } else {
+                Ok(Selector::Domain(domain.to_ascii_lowercase()))
+            };
         }
-        if word.starts_with("tag:") {
-            return Ok(Selector::Tag(word.to_owned()));
+        for (start, make) in PREFIXED {
+            if let Some(name) = word.strip_prefix(start) {
+                return if name.is_empty() {
+                    Err(format!("invalid alias format: {word:?}"))
+                } else {
+                    Ok(make(word.to_owned()))
+                };
+            }
         }
         if word.starts_with("autogroup:") {
-            return Autogroup::parse(word)
-                .map(Selector::Autogroup)
-                .ok_or_else(|| format!("autogroup is not built: {word:?}"));
-        }
-        for (start, what) in [("ipset:", "ipsets"), ("svc:", "services"), ("user:*@", "users by domain")] {
-            if word.starts_with(start) {
-                return Err(format!("{what} are not built: {word:?}"));
-            }
+            return Autogroup::parse(word).map(Selector::Autogroup).ok_or_else(|| {
+                let known: Vec<&str> = AUTOGROUPS.iter().map(|(name, _)| *name).collect();
+                format!("invalid autogroup: {word:?}, can be {}", known.join(", "))
+            });
         }
         if word.contains('@') {
             return Ok(Selector::User(word.to_owned()));
         }
-        if !word.is_empty() && !word.contains(':') {
-            return Ok(Selector::Host(word.to_owned()));
+        let host = word.strip_prefix("host:").unwrap_or(word);
+        if !host.is_empty() && !host.contains(':') {
+            return Ok(Selector::Host(host.to_owned()));
         }
         Err(format!("invalid alias format: {word:?}"))
     }
@@ -92,20 +121,25 @@ impl Selector {
     }
 }
 
+type Make = fn(String) -> Selector;
+
+const PREFIXED: [(&str, Make); 4] =
+    [("group:", Selector::Group), ("tag:", Selector::Tag), ("ipset:", Selector::IpSet), ("svc:", Selector::Service)];
+
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Selector::Everyone => f.write_str("*"),
-            Selector::User(name) | Selector::Group(name) | Selector::Tag(name) | Selector::Host(name) => {
-                f.write_str(name)
+            Selector::User(name)
+            | Selector::Group(name)
+            | Selector::Tag(name)
+            | Selector::Host(name)
+            | Selector::IpSet(name)
+            | Selector::Service(name) => f.write_str(name),
+            Selector::Domain(domain) => write!(f, "user:*@{domain}"),
+            Selector::Autogroup(group) => {
+                f.write_str(AUTOGROUPS.iter().find(|(_, known)| known == group).map_or("autogroup:", |(name, _)| name))
             }
-            Selector::Autogroup(group) => f.write_str(match group {
-                Autogroup::Member => "autogroup:member",
-                Autogroup::Tagged => "autogroup:tagged",
-                Autogroup::Selves => "autogroup:self",
-                Autogroup::Internet => "autogroup:internet",
-                Autogroup::DangerAll => "autogroup:danger-all",
-            }),
             Selector::Address(prefix) if prefix.is_host() => prefix.addr().fmt(f),
             Selector::Address(prefix) => prefix.fmt(f),
         }

@@ -7,9 +7,11 @@ use warren_ip::{IpRange, IpRanges, Prefix};
 use warren_wire::UserId;
 
 use crate::node_set::NodeSet;
+use crate::people;
 use crate::policy::Policy;
+use crate::resolved::Destination;
 use crate::selector::{Autogroup, Selector};
-use crate::tailnet::{PolicyNode, Tailnet, find_users};
+use crate::tailnet::{PolicyNode, Tailnet};
 
 /// Everything that resolving one rule after another needs, built once.
 pub(crate) struct Resolver<'a> {
@@ -21,7 +23,8 @@ pub(crate) struct Resolver<'a> {
     by_addr: Vec<(IpAddr, usize)>,
     /// Nodes with networks behind them, the only ones whose reach is not their own addresses.
     routed: Vec<usize>,
-    pub(crate) problems: Vec<String>,
+    exits: NodeSet,
+    pub(crate) problems: BTreeSet<String>,
 }
 
 /// Sources of a rule, as they stand on the wire and as nodes.
@@ -29,12 +32,16 @@ pub(crate) struct Resolver<'a> {
 pub(crate) struct Sources {
     /// Addresses, networks, ranges or `*`, each once.
     pub(crate) texts: Vec<String>,
+    /// Every address that counts as a source.
+    pub(crate) ranges: IpRanges,
     /// Nodes that one of the addresses belongs to.
     pub(crate) nodes: NodeSet,
     /// The same and the nodes that a source may lie behind.
     pub(crate) reach: NodeSet,
     /// The networks among the sources that are not just the addresses of nodes named.
     pub(crate) networks: IpRanges,
+    /// Those of the networks that the policy names itself: hosts, addresses, sets.
+    pub(crate) literals: IpRanges,
 }
 
 impl<'a> Resolver<'a> {
@@ -46,7 +53,8 @@ impl<'a> Resolver<'a> {
             by_tag: BTreeMap::new(),
             by_addr: Vec::new(),
             routed: Vec::new(),
-            problems: Vec::new(),
+            exits: NodeSet::new(tailnet.nodes.len()),
+            problems: BTreeSet::new(),
         };
         for (index, node) in tailnet.nodes.iter().enumerate() {
             if let Some(owner) = node.owner() {
@@ -58,6 +66,9 @@ impl<'a> Resolver<'a> {
             resolver.by_addr.extend(node.addrs.iter().map(|addr| (*addr, index)));
             if node.subnet_routes().next().is_some() {
                 resolver.routed.push(index);
+            }
+            if node.is_exit() {
+                resolver.exits.insert(index);
             }
         }
         resolver.by_addr.sort_unstable();
@@ -72,47 +83,45 @@ impl<'a> Resolver<'a> {
         &self.tailnet.nodes[index]
     }
 
-    /// The nodes that a selector names as such; `None` if it names addresses instead.
+    fn no_nodes(&self) -> NodeSet {
+        NodeSet::new(self.tailnet.nodes.len())
+    }
+
+    /// The nodes that a selector names as such, in order; `None` if it names addresses instead.
     pub(crate) fn named_nodes(&mut self, selector: &Selector) -> Option<Vec<usize>> {
         let nodes = 0..self.tailnet.nodes.len();
         Some(match selector {
-            Selector::User(token) => self.nodes_of_user(token),
-            Selector::Group(name) => {
-                let members: Vec<String> = self.policy.members(name).map(str::to_owned).collect();
-                members.iter().flat_map(|token| self.nodes_of_user(token)).collect()
-            }
             Selector::Tag(tag) => self.by_tag.get(tag.as_str()).cloned().unwrap_or_default(),
             Selector::Autogroup(Autogroup::Member) => nodes.filter(|index| self.node(*index).tags.is_empty()).collect(),
             Selector::Autogroup(Autogroup::Tagged) => {
                 nodes.filter(|index| !self.node(*index).tags.is_empty()).collect()
             }
+            Selector::Autogroup(Autogroup::Shared) => Vec::new(),
+            Selector::User(_) | Selector::Domain(_) | Selector::Group(_) | Selector::Autogroup(Autogroup::Role(_)) => {
+                // A word that means nobody, or more than one person, means no node: access fails closed, and the
+                // problem is kept.
+                let named = people::named(self.policy, self.tailnet.users, selector)?;
+                self.problems.extend(named.problems);
+                let owned = named.users.iter().filter_map(|user| self.by_owner.get(user));
+                let mut nodes: Vec<usize> = owned.flatten().copied().collect();
+                nodes.sort_unstable();
+                nodes
+            }
             Selector::Autogroup(Autogroup::Selves | Autogroup::Internet | Autogroup::DangerAll)
             | Selector::Everyone
             | Selector::Host(_)
+            | Selector::IpSet(_)
+            | Selector::Service(_)
             | Selector::Address(_) => return None,
         })
     }
 
-    /// A word that means nobody, or more than one person, means no node: access fails closed, and the problem is kept.
-    fn nodes_of_user(&mut self, token: &str) -> Vec<usize> {
-        match find_users(self.tailnet.users, token)[..] {
-            [user] => self.by_owner.get(&user.id).cloned().unwrap_or_default(),
-            [] => {
-                self.problems.push(format!("no user found: token {token}"));
-                Vec::new()
-            }
-            _ => {
-                self.problems.push(format!("multiple users found: token {token}"));
-                Vec::new()
-            }
-        }
-    }
-
-    /// The literal network of a host name or address selector.
-    pub(crate) fn literal(&self, selector: &Selector) -> Option<Prefix> {
+    /// The networks that a selector names by themselves.
+    pub(crate) fn literal(&self, selector: &Selector) -> Option<IpRanges> {
         match selector {
-            Selector::Address(prefix) => Some(*prefix),
-            Selector::Host(name) => self.policy.hosts.get(name).copied(),
+            Selector::Address(prefix) => Some([*prefix].into_iter().collect()),
+            Selector::Host(name) => self.policy.hosts.get(name).map(|prefix| [*prefix].into_iter().collect()),
+            Selector::IpSet(name) => self.policy.ip_sets.get(name).cloned(),
             _ => None,
         }
     }
@@ -122,38 +131,67 @@ impl<'a> Resolver<'a> {
     }
 
     /// Resolves the sources of a rule.
-    pub(crate) fn sources(&mut self, selectors: &[Selector]) -> Sources {
-        let mut ranges: Vec<IpRange> = Vec::new();
+    pub(crate) fn sources(&mut self, selectors: &[Selector], postures: &[String]) -> Sources {
+        let mut named: Vec<IpRange> = Vec::new();
         let mut wildcard: Vec<IpRange> = Vec::new();
-        let mut literals: Vec<IpRange> = Vec::new();
+        let mut literals = IpRanges::new();
+        let mut is_every_source = false;
         for selector in selectors {
             match selector {
-                Selector::Autogroup(Autogroup::DangerAll) => return self.every_source(),
+                Selector::Autogroup(Autogroup::DangerAll) => is_every_source = true,
                 Selector::Everyone => wildcard = self.overlay_sources(),
                 _ => match self.named_nodes(selector) {
-                    Some(nodes) => ranges.extend(self.addresses_of(&nodes).iter()),
-                    None => literals.extend(self.literal(selector).map(IpRange::from)),
+                    Some(nodes) => named.extend(self.addresses_of(&nodes).iter()),
+                    None => literals.extend(self.literal(selector).iter().flat_map(|ranges| ranges.iter())),
                 },
             }
         }
-        let networks: IpRanges = wildcard.iter().chain(&literals).copied().collect();
-        let explicit: IpRanges = ranges.into_iter().chain(literals).collect();
+        let refused = self.addresses_without(postures);
+        if is_every_source {
+            let mut ranges = everywhere();
+            let mut texts = vec!["*".to_owned()];
+            if !refused.is_empty() {
+                subtract(&mut ranges, &refused);
+                texts = ranges.iter().map(|range| range.to_string()).collect();
+            }
+            let nodes = self.nodes_at(&ranges);
+            let networks = ranges.clone();
+            return Sources {
+                texts,
+                reach: self.with_routed(nodes.clone(), &ranges),
+                nodes,
+                ranges,
+                networks,
+                literals,
+            };
+        }
+        let mut explicit: IpRanges = named.into_iter().chain(literals.iter()).collect();
+        let mut networks: IpRanges = wildcard.iter().copied().chain(literals.iter()).collect();
+        let mut ranges: IpRanges = wildcard.iter().copied().chain(explicit.iter()).collect();
+        if !refused.is_empty() {
+            for set in [&mut explicit, &mut networks, &mut ranges, &mut literals] {
+                subtract(set, &refused);
+            }
+            wildcard = wildcard.into_iter().flat_map(|range| without(range, &refused)).collect();
+        }
         let texts: BTreeSet<String> =
-            wildcard.iter().copied().chain(explicit.iter()).map(|range| range.to_string()).collect();
-        let all: IpRanges = wildcard.into_iter().chain(explicit.iter()).collect();
-        let nodes = self.nodes_at(&all);
-        let reach = self.with_routed(nodes.clone(), &all);
-        Sources { texts: texts.into_iter().collect(), nodes, reach, networks }
+            wildcard.into_iter().chain(explicit.iter()).map(|range| range.to_string()).collect();
+        let nodes = self.nodes_at(&ranges);
+        let reach = self.with_routed(nodes.clone(), &ranges);
+        Sources { texts: texts.into_iter().collect(), ranges, nodes, reach, networks, literals }
     }
 
-    fn every_source(&self) -> Sources {
-        let mut nodes = NodeSet::new(self.tailnet.nodes.len());
-        (0..self.tailnet.nodes.len()).for_each(|index| nodes.insert(index));
-        Sources { texts: vec!["*".to_owned()], reach: nodes.clone(), nodes, networks: everywhere() }
+    /// Addresses of the nodes that meet none of the postures; none if none is asked for.
+    fn addresses_without(&self, postures: &[String]) -> IpRanges {
+        if postures.is_empty() {
+            return IpRanges::new();
+        }
+        let refused = self.tailnet.nodes.iter().filter(|node| !self.policy.meets_any(postures, &node.attributes));
+        refused.flat_map(|node| &node.addrs).map(|addr| IpRange::from(*addr)).collect()
     }
 
     /// `*` as a source: every address that an overlay node can have, and every network behind one.
-    fn overlay_sources(&self) -> Vec<IpRange> {
+    pub(crate) fn overlay_sources(&self) -> Vec<IpRange> {
         let mut overlay: IpRanges = [prefix("100.64.0.0/10"), prefix("fd7a:115c:a1e0::/48")].into_iter().collect();
         // Set aside for ChromeOS's own virtual machines, which stock nodes therefore never get.
         overlay.subtract(prefix("100.115.92.0/23").into());
@@ -161,9 +199,73 @@ impl<'a> Resolver<'a> {
         overlay.iter().chain(routes.map(IpRange::from)).collect()
     }
 
+    /// What one destination means here, and the nodes that whoever may reach it must see.
+    pub(crate) fn destination(&mut self, selector: &Selector) -> (Destination, NodeSet) {
+        match selector {
+            Selector::Everyone => {
+                let mut everyone = self.no_nodes();
+                (0..self.tailnet.nodes.len()).for_each(|place| everyone.insert(place));
+                (Destination::Everything, everyone)
+            }
+            Selector::Autogroup(Autogroup::Selves) => (Destination::Selves, self.no_nodes()),
+            Selector::Autogroup(Autogroup::Internet) => {
+                let public = internet();
+                let mut reach = self.with_routed(self.nodes_at(&public), &public);
+                reach.union_with(&self.exits);
+                (Destination::Internet, reach)
+            }
+            Selector::Service(name) => self.service(name),
+            _ => match self.named_nodes(selector) {
+                Some(nodes) => {
+                    let ranges = self.addresses_of(&nodes);
+                    if ranges.is_empty() {
+                        return (Destination::Nothing, self.no_nodes());
+                    }
+                    let nodes = self.nodes_at(&ranges);
+                    let reach = self.with_routed(nodes.clone(), &ranges);
+                    (Destination::Nodes { nodes, ranges }, reach)
+                }
+                None => {
+                    let Some(ranges) = self.literal(selector).filter(|ranges| !ranges.is_empty()) else {
+                        return (Destination::Nothing, self.no_nodes());
+                    };
+                    let mut reach = self.with_routed(self.nodes_at(&ranges), &ranges);
+                    if is_whole(&ranges) {
+                        reach.union_with(&self.exits);
+                    }
+                    (Destination::Networks(ranges), reach)
+                }
+            },
+        }
+    }
+
+    fn service(&mut self, name: &str) -> (Destination, NodeSet) {
+        let Some(service) = self.tailnet.services.iter().find(|service| service.name == name) else {
+            self.problems.insert(format!("no service found: {name}"));
+            return (Destination::Nothing, self.no_nodes());
+        };
+        let mut hosts = self.no_nodes();
+        for (place, node) in self.tailnet.nodes.iter().enumerate() {
+            if service.hosts.contains(&node.id) {
+                hosts.insert(place);
+            }
+        }
+        let ranges = service.addrs.iter().map(|addr| IpRange::from(*addr)).collect();
+        (Destination::Service { hosts: hosts.clone(), ranges }, hosts)
+    }
+
+    /// Nodes with one of the tags.
+    pub(crate) fn tagged(&self, tags: &[String]) -> NodeSet {
+        let mut nodes = self.no_nodes();
+        for tag in tags {
+            self.by_tag.get(tag.as_str()).into_iter().flatten().for_each(|place| nodes.insert(*place));
+        }
+        nodes
+    }
+
     /// Nodes with an address in the set. Costs what it finds, not what there is.
     pub(crate) fn nodes_at(&self, ranges: &IpRanges) -> NodeSet {
-        let mut nodes = NodeSet::new(self.tailnet.nodes.len());
+        let mut nodes = self.no_nodes();
         for range in ranges.iter() {
             let from = self.by_addr.partition_point(|(addr, _)| *addr < range.first());
             let inside = self.by_addr[from..].iter().take_while(|(addr, _)| *addr <= range.last());
@@ -181,6 +283,21 @@ impl<'a> Resolver<'a> {
         }
         nodes
     }
+}
+
+fn subtract(from: &mut IpRanges, what: &IpRanges) {
+    what.iter().for_each(|range| from.subtract(range));
+}
+
+fn without(range: IpRange, what: &IpRanges) -> Vec<IpRange> {
+    let mut ranges: IpRanges = [range].into_iter().collect();
+    subtract(&mut ranges, what);
+    ranges.iter().collect()
+}
+
+/// Whether these networks hold all of one family or all of the public internet, which is what an exit node is for.
+pub(crate) fn is_whole(ranges: &IpRanges) -> bool {
+    ranges.covers(Prefix::ALL_V4.into()) || ranges.covers(Prefix::ALL_V6.into()) || ranges.covers_all(&internet())
 }
 
 /// Every address of both families.

@@ -1,29 +1,49 @@
 //! Whom a policy is about: users and nodes, as far as rules can tell them apart.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use warren_ip::Prefix;
 use warren_wire::{NodeId, UserId};
 
-/// One network's users and nodes, borrowed for the time of compiling.
+/// One network's users, nodes and services, borrowed for the time of compiling.
 #[derive(Clone, Copy, Debug)]
 pub struct Tailnet<'a> {
     pub users: &'a [PolicyUser],
     pub nodes: &'a [PolicyNode],
+    pub services: &'a [PolicyService],
 }
 
-/// A person.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A person. Who it is, is `id`: an issuer and a subject, told apart by whoever fills this in. The rest are words by which
+/// a policy may name the person; a word that fits two people names neither.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PolicyUser {
     pub id: UserId,
     pub name: String,
+    /// Only if the provider vouches for it; empty otherwise.
     pub email: String,
     /// What the identity provider calls this person, where one does.
     pub provider_id: Option<String>,
+    /// Groups that the identity provider claims for this person, as it writes them. See `docs/decisions` on how a
+    /// policy names them.
+    pub groups: Vec<String>,
+    pub roles: Vec<Role>,
+}
+
+/// An office that a person holds in the network: `autogroup:admin` and its like.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Role {
+    /// Holds [`Role::Admin`] too.
+    Owner,
+    Admin,
+    ItAdmin,
+    NetworkAdmin,
+    BillingAdmin,
+    Auditor,
 }
 
 /// A node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct PolicyNode {
     pub id: NodeId,
     /// Whose it is; without meaning where there are tags.
@@ -33,22 +53,26 @@ pub struct PolicyNode {
     pub addrs: Vec<IpAddr>,
     /// Networks behind it that it announces *and* that were approved, default routes among them.
     pub routes: Vec<Prefix>,
+    /// What is known of the device, for postures: `node:os` and its like. What is not known is absent.
+    pub attributes: BTreeMap<String, Attribute>,
 }
 
-impl PolicyUser {
-    /// Whether a word of the policy may mean this person. The provider's identifier outranks the rest: see [`find_users`].
-    fn answers_to(&self, token: &str) -> bool {
-        (!self.email.is_empty() && self.email == token)
-            || token.strip_suffix('@').is_some_and(|name| !name.is_empty() && name == self.name)
-            || (!self.name.is_empty() && self.name == token)
-    }
+/// A fact about a device.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Attribute {
+    Text(String),
+    Number(f64),
+    Bool(bool),
 }
 
-/// Everyone whom a word of the policy may mean; more than one is a mistake that the caller must refuse.
-pub(crate) fn find_users<'a>(users: &'a [PolicyUser], token: &str) -> Vec<&'a PolicyUser> {
-    let by_provider: Vec<&PolicyUser> =
-        users.iter().filter(|user| user.provider_id.as_deref() == Some(token)).collect();
-    if by_provider.is_empty() { users.iter().filter(|user| user.answers_to(token)).collect() } else { by_provider }
+/// A service with addresses of its own, which nodes answer at in the place of theirs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PolicyService {
+    /// With its `svc:`.
+    pub name: String,
+    pub addrs: Vec<IpAddr>,
+    /// The nodes that offer it *and* were approved to.
+    pub hosts: Vec<NodeId>,
 }
 
 impl PolicyNode {

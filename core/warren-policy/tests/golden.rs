@@ -14,7 +14,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use warren_ip::Prefix;
-use warren_policy::{Compiled, Policy, PolicyNode, PolicyUser, Tailnet};
+use warren_policy::{Compiled, Policy, PolicyNode, PolicyUser, RouteUse, Tailnet};
 use warren_wire::{FilterRule, NodeId, UserId};
 
 /// Category, and how many of its cases must pass at least. `None`: all.
@@ -153,7 +153,7 @@ fn run(category: &str, case: &Case) -> Result<(), String> {
     if category == "routes" {
         compare_approvals(case, &policy, &users, &nodes)?;
     }
-    let compiled = policy.compile(&Tailnet { users: &users, nodes: &nodes });
+    let compiled = policy.compile(&Tailnet { users: &users, nodes: &nodes, services: &[] });
     let primaries = primary_routes(case);
     let names: Vec<&String> = case.nodes.keys().collect();
     for (name, expected) in &case.expect {
@@ -179,7 +179,7 @@ fn tailnet(case: &Case, policy: &Policy) -> (Vec<PolicyUser>, Vec<PolicyNode>) {
         id: UserId(user.id),
         name: user.name.clone(),
         email: user.email.clone(),
-        provider_id: None,
+        ..PolicyUser::default()
     };
     let users: Vec<PolicyUser> = case.users.iter().map(user).collect();
     let node = |(index, node): (usize, &Node)| {
@@ -192,7 +192,7 @@ fn tailnet(case: &Case, policy: &Policy) -> (Vec<PolicyUser>, Vec<PolicyNode>) {
             user: owner.map(|user| user.id).filter(|_| tags.is_empty()),
             tags,
             addrs: [&node.ipv4, &node.ipv6].into_iter().map(|addr| addr.parse().expect("an address")).collect(),
-            routes: Vec::new(),
+            ..PolicyNode::default()
         };
         let is_approved = |route: &Prefix| approved.contains(route) || policy.approves_route(&users, &node, *route);
         node.routes = announced.iter().copied().filter(is_approved).collect();
@@ -266,8 +266,12 @@ fn compare_allowed(
     primaries: &BTreeSet<Prefix>,
     expected: &Peer,
 ) -> Result<(), String> {
-    let is_offered = |route: &&Prefix| route.is_default_route() || primaries.contains(*route);
-    let routes = peer.routes.iter().filter(is_offered).filter(|route| compiled.may_use_route(viewer, **route));
+    let is_used = |route: &&Prefix| match compiled.route_use(viewer, peer.id, **route) {
+        RouteUse::Never => false,
+        RouteUse::IfPrimary => route.is_default_route() || primaries.contains(*route),
+        RouteUse::FirstOf(nodes) => nodes.first() == Some(&peer.id),
+    };
+    let routes = peer.routes.iter().filter(is_used);
     let ours: BTreeSet<Prefix> = peer.addrs.iter().map(|addr| Prefix::host(*addr)).chain(routes.copied()).collect();
     let theirs: BTreeSet<Prefix> = expected.allowed_ips.iter().flatten().copied().collect();
     if ours == theirs { Ok(()) } else { Err(format!("may send {ours:?}, not {theirs:?}")) }

@@ -15,7 +15,7 @@ fn nodes() -> Vec<PolicyNode> {
         user: user.map(UserId),
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         addrs: vec![IpAddr::from([100, 64, 0, id as u8])],
-        routes: Vec::new(),
+        ..PolicyNode::default()
     };
     vec![node(1, Some(1), &[]), node(2, Some(2), &[]), node(3, None, &["tag:web"])]
 }
@@ -28,10 +28,10 @@ pub fn policy(bytes: &[u8]) -> bool {
         id: UserId(id),
         name: name.into(),
         email: format!("{name}@example.com"),
-        provider_id: None,
+        ..PolicyUser::default()
     };
     let (users, nodes) = ([user(1, "ann"), user(2, "bob")], nodes());
-    let compiled = policy.compile(&Tailnet { users: &users, nodes: &nodes });
+    let compiled = policy.compile(&Tailnet { users: &users, nodes: &nodes, services: &[] });
     for node in &nodes {
         let (_, problems) = Filter::compile(&compiled.filter_for(node.id), |_| Vec::new());
         assert!(problems.is_empty(), "{problems:?}");

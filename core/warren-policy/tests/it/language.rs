@@ -58,18 +58,6 @@ fn unknown_fields_are_refused_and_notes_of_editors_are_not() {
 }
 
 #[test]
-fn parts_that_are_not_built_and_matter_are_refused_by_name() {
-    refuse(r#"{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"]}]}"#, "grants is not built yet");
-    refuse(r#"{"defaultSrcPosture": ["posture:a"]}"#, "defaultSrcPosture is not built yet");
-    refuse(
-        r#"{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"], "srcPosture": ["posture:a"]}]}"#,
-        "srcPosture is not built yet",
-    );
-    refuse(r#"{"acls": [{"action": "accept", "src": ["ipset:a"], "dst": ["*:*"]}]}"#, "ipsets are not built");
-    refuse(r#"{"acls": [{"action": "accept", "src": ["autogroup:admin"], "dst": ["*:*"]}]}"#, "autogroup is not built");
-}
-
-#[test]
 fn parts_that_are_not_built_and_give_nobody_access_are_named() {
     let policy =
         Policy::parse(r#"{"ssh": [{"action": "accept"}], "tests": [], "nodeAttrs": [{"target": ["*"]}]}"#).unwrap();

@@ -21,14 +21,14 @@ fn world(nodes: &[&str]) -> World {
         id: UserId(index as i64 + 1),
         name: (*name).to_owned(),
         email: format!("{name}@example.com"),
-        provider_id: None,
+        ..PolicyUser::default()
     };
     let node = |(index, text): (usize, &&str)| PolicyNode {
         id: NodeId(index as i64 + 1),
         user: names.iter().position(|name| text.starts_with(&name[..1])).map(|place| UserId(place as i64 + 1)),
         tags: if text.starts_with("tag:") { vec![(*text).to_owned()] } else { Vec::new() },
         addrs: addrs(index),
-        routes: Vec::new(),
+        ..PolicyNode::default()
     };
     World { users: names.iter().enumerate().map(user).collect(), nodes: nodes.iter().enumerate().map(node).collect() }
 }
@@ -44,7 +44,7 @@ impl World {
     #[track_caller]
     fn compile(&self, policy: &str) -> Compiled {
         let policy = Policy::parse(policy).unwrap_or_else(|error| panic!("{error}"));
-        policy.compile(&Tailnet { users: &self.users, nodes: &self.nodes })
+        policy.compile(&Tailnet { users: &self.users, nodes: &self.nodes, services: &[] })
     }
 }
 

@@ -27,7 +27,7 @@ fn the_worked_example_compiles_as_the_reference_prints_it() {
 #[test]
 fn no_policy_lets_everyone_reach_everything() {
     let world = world(&["ann-laptop", "tag:web"]);
-    let compiled = Policy::allow_all().compile(&Tailnet { users: &world.users, nodes: &world.nodes });
+    let compiled = Policy::allow_all().compile(&Tailnet { users: &world.users, nodes: &world.nodes, services: &[] });
     assert_eq!(show(&compiled, 2), "* -> *:0-65535");
     assert_eq!(peers(&compiled, 1), [2]);
     assert!(compiled.visible(NodeId(2), NodeId(1)));

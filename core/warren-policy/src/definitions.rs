@@ -1,0 +1,237 @@
+//! The sections that give things names: `groups`, `hosts`, `ipsets`, `tagOwners`.
+
+use std::collections::BTreeMap;
+
+use warren_ip::{IpRange, IpRanges};
+
+use crate::diagnostics::Complaints;
+use crate::document::{self, Document, Names};
+use crate::policy::Policy;
+use crate::raw::Kind;
+use crate::selector::{Autogroup, Selector, parse_address};
+use crate::sources::internet;
+
+impl Policy {
+    pub(crate) fn read_groups(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+        let Some(value) = document.section("groups") else { return };
+        let Some(fields) = document::object(value, Names::Given, "groups", complaints) else { return };
+        for field in fields {
+            let name = &field.name;
+            let path = format!("groups[{name:?}]");
+            if !name.starts_with("group:") || name.len() == "group:".len() {
+                complaints.add(
+                    field.at,
+                    &path,
+                    format!("group names start with 'group:'; write {:?}", format!("group:{name}")),
+                );
+                continue;
+            }
+            if !matches!(field.value.kind, Kind::List(_)) {
+                complaints.add(field.value.at, &path, "group value must be an array of users");
+                continue;
+            }
+            let mut members = Vec::new();
+            for (at, member) in document::texts(&field.value, &path, complaints) {
+                match Selector::parse(member) {
+                    Ok(Selector::User(token)) => members.push(token),
+                    Ok(Selector::Group(_)) => {
+                        complaints.add(at, "", format!("{path}: {member:?}: group members cannot be recursive"));
+                    }
+                    _ => complaints.add(at, &path, format!("username must contain @, got: {member:?}")),
+                }
+            }
+            self.groups.insert(name.to_owned(), members);
+        }
+    }
+
+    pub(crate) fn read_hosts(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+        let Some(value) = document.section("hosts") else { return };
+        let Some(fields) = document::object(value, Names::Given, "hosts", complaints) else { return };
+        for field in fields {
+            let name = &field.name;
+            let path = format!("hosts[{name:?}]");
+            let Some(text) = document::text(&field.value, &path, complaints) else { continue };
+            match parse_address(text.trim()) {
+                Some(prefix) => {
+                    self.hosts.insert(name.to_owned(), prefix);
+                }
+                None => complaints.add(
+                    field.value.at,
+                    &path,
+                    format!("hostname contains invalid IP address: hostname {name:?} address {text:?}"),
+                ),
+            }
+        }
+    }
+
+    /// Sets are lists of `add` and `remove` in order, and may build on each other in any order of the text.
+    pub(crate) fn read_ip_sets(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+        let Some(value) = document.section("ipsets") else { return };
+        let Some(fields) = document::object(value, Names::Given, "ipsets", complaints) else { return };
+        let mut waiting: BTreeMap<String, Vec<Step>> = BTreeMap::new();
+        for field in fields {
+            let path = format!("ipsets[{:?}]", field.name);
+            if !field.name.starts_with("ipset:") || field.name.len() == "ipset:".len() {
+                complaints.add(field.at, &path, "names of sets start with 'ipset:'");
+                continue;
+            }
+            let mut steps = Vec::new();
+            for (at, text) in document::texts(&field.value, &path, complaints) {
+                match Step::parse(text, self) {
+                    Ok(step) => steps.push(step.at(at)),
+                    Err(error) => complaints.add(at, &path, error),
+                }
+            }
+            waiting.insert(field.name.clone(), steps);
+        }
+        for (name, steps) in &waiting {
+            for step in steps {
+                if let Target::Set(other) = &step.target
+                    && !waiting.contains_key(other)
+                {
+                    complaints.add(
+                        step.at,
+                        format!("ipsets[{name:?}]"),
+                        format!("ipset not defined in policy: {other:?}"),
+                    );
+                }
+            }
+        }
+        while let Some(name) = waiting.iter().find(|(_, steps)| self.is_ready(steps)).map(|(name, _)| name.clone()) {
+            let steps = waiting.remove(&name).unwrap_or_default();
+            let set = self.fold_steps(&steps);
+            self.ip_sets.insert(name, set);
+        }
+        // What is left waits for itself or for something unknown; the latter was complained of.
+        for (name, steps) in waiting {
+            if let Some(step) = steps.iter().find(|step| matches!(&step.target, Target::Set(_))) {
+                complaints.add(step.at, format!("ipsets[{name:?}]"), "the set is made of itself");
+            }
+            self.ip_sets.insert(name, IpRanges::new());
+        }
+    }
+
+    fn is_ready(&self, steps: &[Step]) -> bool {
+        steps.iter().all(|step| match &step.target {
+            Target::Set(name) => self.ip_sets.contains_key(name),
+            Target::Ranges(_) => true,
+        })
+    }
+
+    fn fold_steps(&self, steps: &[Step]) -> IpRanges {
+        let mut set = IpRanges::new();
+        for step in steps {
+            let ranges = match &step.target {
+                Target::Ranges(ranges) => ranges,
+                Target::Set(name) => match self.ip_sets.get(name) {
+                    Some(ranges) => ranges,
+                    None => continue,
+                },
+            };
+            for range in ranges.iter() {
+                if step.removes {
+                    set.subtract(range);
+                } else {
+                    set.insert(range);
+                }
+            }
+        }
+        set
+    }
+
+    pub(crate) fn read_tag_owners(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+        let Some(value) = document.section("tagOwners") else { return };
+        let Some(fields) = document::object(value, Names::Given, "tagOwners", complaints) else { return };
+        let mut owned_by_tags = Vec::new();
+        for field in fields {
+            let name = &field.name;
+            let path = format!("tagOwners[{name:?}]");
+            match name.strip_prefix("tag:") {
+                None => complaints.add(
+                    field.at,
+                    &path,
+                    format!("tag names start with 'tag:'; write {:?}", format!("tag:{name}")),
+                ),
+                Some(rest) if !rest.starts_with(|first: char| first.is_ascii_alphabetic()) => {
+                    complaints.add(field.at, "", format!("{path}: tag names must start with a letter, after 'tag:'"));
+                }
+                Some(_) => {}
+            }
+            let mut owners = Vec::new();
+            for (at, word) in document::texts(&field.value, &path, complaints) {
+                match Selector::parse(word) {
+                    Ok(Selector::Tag(tag)) => {
+                        owned_by_tags.push((at, path.clone(), tag.clone()));
+                        owners.push(Selector::Tag(tag));
+                    }
+                    Ok(
+                        owner @ (Selector::User(_)
+                        | Selector::Domain(_)
+                        | Selector::Group(_)
+                        | Selector::Autogroup(Autogroup::Member | Autogroup::Role(_))),
+                    ) => match self.check_defined(&owner) {
+                        Ok(()) => owners.push(owner),
+                        Err(error) => complaints.add(at, &path, error),
+                    },
+                    _ => complaints.add(at, &path, format!("invalid owner format: {word:?}")),
+                }
+            }
+            self.tag_owners.insert(name.to_owned(), owners);
+        }
+        for (at, path, tag) in owned_by_tags {
+            if !self.knows_tag(&tag) {
+                complaints.add(at, path, format!("tag not found: {tag:?}"));
+            }
+        }
+    }
+}
+
+/// One line of a set.
+struct Step {
+    at: usize,
+    removes: bool,
+    target: Target,
+}
+
+enum Target {
+    Ranges(IpRanges),
+    Set(String),
+}
+
+impl Step {
+    fn parse(text: &str, policy: &Policy) -> Result<Step, String> {
+        let (removes, word) = match text.trim().split_once(char::is_whitespace) {
+            None => (false, text.trim()),
+            Some(("add", word)) => (false, word.trim()),
+            Some(("remove", word)) => (true, word.trim()),
+            Some((verb, _)) => {
+                return Err(format!(
+                    "invalid operation {verb:?}: a line of a set is a target, or add or remove before one"
+                ));
+            }
+        };
+        let ranges = |ranges: IpRanges| Target::Ranges(ranges);
+        if let Ok(range) = word.parse::<IpRange>() {
+            return Ok(Step { at: 0, removes, target: ranges([range].into_iter().collect()) });
+        }
+        let target = match Selector::parse(word)? {
+            Selector::Address(prefix) => ranges([prefix].into_iter().collect()),
+            Selector::Autogroup(Autogroup::Internet) => ranges(internet()),
+            Selector::IpSet(name) => Target::Set(name),
+            Selector::Host(name) => match policy.hosts.get(&name) {
+                Some(prefix) => ranges([*prefix].into_iter().collect()),
+                None => return Err(format!("host not defined in policy: {name:?}")),
+            },
+            _ => {
+                return Err(format!(
+                    "invalid target {word:?}: a set is made of addresses, networks, hosts, other sets and autogroup:internet"
+                ));
+            }
+        };
+        Ok(Step { at: 0, removes, target })
+    }
+
+    fn at(self, at: usize) -> Step {
+        Step { at, ..self }
+    }
+}
