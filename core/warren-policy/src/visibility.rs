@@ -59,7 +59,7 @@ impl Compiled {
         let (Some(viewer), Some(peer)) = (self.places.get(&viewer).copied(), self.places.get(&peer).copied()) else {
             return RouteUse::Never;
         };
-        if self.allows_all || self.may_use(viewer, route) {
+        if self.allows_all || self.may_use(viewer, route) || self.serves_too(viewer, route) {
             return RouteUse::IfPrimary;
         }
         let meant = |rule: &&Resolved| {
@@ -76,6 +76,12 @@ impl Compiled {
         let mut ids: Vec<NodeId> = routers.into_iter().filter(serves).map(|place| self.nodes[place].node.id).collect();
         ids.sort_unstable();
         if ids.contains(&self.nodes[peer].node.id) { RouteUse::FirstOf(ids) } else { RouteUse::Never }
+    }
+
+    /// A node that stands by for the primary of a network is told of it, whatever rules say: when it takes over or hands
+    /// back, what it forwards must find the way.
+    fn serves_too(&self, viewer: usize, route: Prefix) -> bool {
+        !route.is_default_route() && self.nodes[viewer].node.routes.contains(&route)
     }
 
     /// By the rules without `via`.
