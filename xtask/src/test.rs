@@ -40,27 +40,18 @@ pub fn run(words: &[&str]) -> Result<()> {
     if golden_dir().is_none() {
         run.skipped.push("policy golden cases: WARREN_GOLDEN_DIR names no folder".into());
     }
-    run.step("unit, law, golden, fuzz corpus and simulation tests", || {
-        let mut tests = sh::cargo();
-        tests.args(["test", "--workspace", "--exclude", "warren-e2e", "--no-fail-fast"]);
-        if let Some(dir) = golden_dir() {
-            tests.env("WARREN_GOLDEN_DIR", dir);
-        }
-        if depth == Depth::Long {
-            tests.env("WARREN_LAB_SCENARIOS", "5000");
-        }
-        sh::run(&mut tests)
+    let mut built = Vec::new();
+    run.step("build the tests and the executables", || {
+        built = build()?;
+        Ok(())
     });
+    run.step("unit, law, golden, fuzz corpus and simulation tests", || pure(&built, depth));
     if depth == Depth::Quick {
         run.skipped.push("lints, end-to-end tests, planted faults: not in --quick".into());
         return run.finish();
     }
 
     let machine = Machine::prepare();
-    run.step("build the executables", || {
-        sh::run(sh::cargo().args(["build", "-p", "warren", "-p", "warren-helper"]))?;
-        sh::run(sh::cargo().args(["test", "-p", "warren-e2e", "--no-run"]))
-    });
     match &machine.namespaces {
         Ok(()) => {
             if let Err(reason) = &machine.tun {
@@ -70,7 +61,7 @@ pub fn run(words: &[&str]) -> Result<()> {
                 run.skipped.push(format!("end-to-end tests that use {program}: it is not installed"));
             }
             let mut skipped = Vec::new();
-            run.step("end to end", || end_to_end(&machine, depth == Depth::Long, &mut skipped));
+            run.step("end to end", || end_to_end(&built, &machine, depth == Depth::Long, &mut skipped));
             run.skipped.extend(skipped);
         }
         Err(reason) => run.skipped.push(format!("all end-to-end tests in namespaces: {reason}")),
@@ -101,11 +92,12 @@ fn golden_dir() -> Option<PathBuf> {
 /// The end-to-end tests run inside namespaces of their own: what they make vanishes with them, whatever happens.
 ///
 /// What a test says of itself is shown, its figures among it; what it says it skipped is added to `skipped`.
-fn end_to_end(machine: &Machine, long: bool, skipped: &mut Vec<String>) -> Result<()> {
-    let binary = test_binary("warren-e2e")?;
+fn end_to_end(built: &[Built], machine: &Machine, long: bool, skipped: &mut Vec<String>) -> Result<()> {
+    let binary = built.iter().find(|test| test.package == END_TO_END && test.is_integration);
+    let binary = binary.context("the end-to-end tests were not built")?;
     let mut command: Command = machine::unshare();
     command
-        .arg(binary)
+        .arg(&binary.executable)
         .args(["--test-threads=1", "--show-output"])
         .stdout(Stdio::piped())
         .current_dir(sh::root())
@@ -132,18 +124,64 @@ fn end_to_end(machine: &Machine, long: bool, skipped: &mut Vec<String>) -> Resul
     Ok(())
 }
 
-/// Path of the one test binary of `package`, which has been built before.
-fn test_binary(package: &str) -> Result<PathBuf> {
+/// The package whose tests need namespaces, and are run inside them.
+const END_TO_END: &str = "warren-e2e";
+
+/// A test program that was built, and where cargo would run it.
+struct Built {
+    package: String,
+    folder: PathBuf,
+    executable: PathBuf,
+    is_integration: bool,
+}
+
+/// Builds every test and, with them, every executable: in one go, because cargo chooses features by what is built
+/// together and would build the dependencies once more for every other choice of packages.
+fn build() -> Result<Vec<Built>> {
     let messages =
-        sh::output(sh::cargo().args(["test", "-p", package, "--no-run", "--message-format=json", "--quiet"]))?;
+        sh::output(sh::cargo().args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]))?;
+    let mut built = Vec::new();
     for line in messages.lines() {
         let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-        let is_test = message["profile"]["test"] == true && message["target"]["kind"][0] == "test";
-        if let (true, Some(path)) = (is_test, message["executable"].as_str()) {
-            return Ok(path.into());
+        let (Some(executable), true) = (message["executable"].as_str(), message["profile"]["test"] == true) else {
+            continue;
+        };
+        let manifest = PathBuf::from(message["manifest_path"].as_str().context("a test without a manifest")?);
+        let folder = manifest.parent().context("a manifest without a folder")?.to_path_buf();
+        let package = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_integration = message["target"]["kind"][0] == "test";
+        built.push(Built { package, folder, executable: executable.into(), is_integration });
+    }
+    if built.is_empty() {
+        bail!("cargo named no test program");
+    }
+    Ok(built)
+}
+
+/// Everything that needs no namespace, one program after another, then the examples in the documentation.
+fn pure(built: &[Built], depth: Depth) -> Result<()> {
+    let mut red = Vec::new();
+    for test in built.iter().filter(|test| test.package != END_TO_END) {
+        let mut program = Command::new(&test.executable);
+        program.current_dir(&test.folder).env("CARGO_MANIFEST_DIR", &test.folder);
+        if let Some(dir) = golden_dir() {
+            program.env("WARREN_GOLDEN_DIR", dir);
+        }
+        if depth == Depth::Long {
+            program.env("WARREN_LAB_SCENARIOS", "5000");
+        }
+        println!("--- {}", test.executable.display());
+        if sh::run(&mut program).is_err() {
+            red.push(test.package.clone());
         }
     }
-    bail!("{package} has no test binary")
+    if sh::run(sh::cargo().args(["test", "--workspace", "--doc", "--quiet"])).is_err() {
+        red.push("documentation".into());
+    }
+    if !red.is_empty() {
+        bail!("red: {}", red.join(", "));
+    }
+    Ok(())
 }
 
 struct Run {
