@@ -143,7 +143,7 @@ impl Snapshot {
     /// # Errors
     /// The complaints, one a line, with line and column.
     pub fn check_policy(&self, text: &str) -> Result<Vec<String>, Refusal> {
-        let policy = visibility::parse(Some(text)).map_err(Refusal::Policy)?;
+        let policy = visibility::parse_new(text, &self.registry)?;
         Ok(visibility::warnings(&policy, &self.registry))
     }
 

@@ -71,10 +71,19 @@ pub(crate) fn parse(text: Option<&str>) -> Result<Arc<Policy>, String> {
     policy.map(Arc::new).map_err(|diagnostics| diagnostics.to_string())
 }
 
+/// Reads a policy that somebody writes now: unlike a stored one it may not name people by words that fit two of them.
+pub(crate) fn parse_new(text: &str, registry: &Registry) -> Result<Arc<Policy>, Refusal> {
+    let policy = parse(Some(text)).map_err(Refusal::Policy)?;
+    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user)).collect();
+    Policy::check_people(text, &users).map_err(|ambiguous| Refusal::Policy(ambiguous.to_string()))?;
+    Ok(policy)
+}
+
 /// What an operator should know of a policy that is accepted: sections that have no effect yet, words that mean nobody.
 pub(crate) fn warnings(policy: &Policy, registry: &Registry) -> Vec<String> {
     let not_built = policy.not_built().iter().map(|section| format!("{section:?} is not built yet and has no effect"));
-    not_built.chain(compile(policy, registry).problems().iter().cloned()).collect()
+    let notes = policy.notes().iter().map(ToString::to_string);
+    not_built.chain(notes).chain(compile(policy, registry).problems().iter().cloned()).collect()
 }
 
 /// Whether a person may give their own device this tag when they log in on it.
@@ -112,7 +121,7 @@ fn policy_node(node: &Node) -> PolicyNode {
 
 impl Staged {
     pub(crate) fn replace_policy(&mut self, text: String, now: UnixTime) -> Result<Answer, Refusal> {
-        let policy = parse(Some(&text)).map_err(Refusal::Policy)?;
+        let policy = parse_new(&text, &self.state.registry)?;
         let warnings = warnings(&policy, &self.state.registry);
         self.note(now, "policy", format!("{} bytes", text.len()));
         let row = Arc::new(PolicyRow { text, updated: now });

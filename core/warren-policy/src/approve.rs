@@ -5,9 +5,10 @@ use warren_ip::Prefix;
 
 use crate::diagnostics::Complaints;
 use crate::document::{self, Document, Names};
-use crate::people;
+use crate::people::Directory;
 use crate::policy::Policy;
 use crate::raw::Raw;
+use crate::rewrites;
 use crate::selector::{Autogroup, Selector, parse_address};
 use crate::tailnet::{PolicyNode, PolicyUser};
 
@@ -55,7 +56,11 @@ impl AutoApprovers {
                         }
                     }
                 }
-                _ => complaints.add(field.at, path, format!("unknown field: {:?}", field.name)),
+                _ => complaints.add(
+                    field.at,
+                    path,
+                    rewrites::unknown_field(&field.name, &["routes", "exitNode", "services"]),
+                ),
             }
         }
         approvers
@@ -86,6 +91,7 @@ fn read_list(policy: &Policy, value: &Raw, path: &str, complaints: &mut Complain
 impl Policy {
     /// Whether `user` may put `tag` on a node. A tag may own a tag: whoever owns the one then owns the other.
     pub fn owns_tag(&self, users: &[PolicyUser], user: &PolicyUser, tag: &str) -> bool {
+        let directory = Directory::new(users);
         let mut asked = vec![tag];
         let mut at = 0;
         // Each tag is asked once, so owners in a circle end.
@@ -95,7 +101,7 @@ impl Policy {
                 match owner {
                     Selector::Tag(next) if !asked.contains(&next.as_str()) => asked.push(next),
                     Selector::Tag(_) => {}
-                    _ if people::are_named(self, users, owner, user) => return true,
+                    _ if directory.is_named(self, owner, user.id) => return true,
                     _ => {}
                 }
             }
@@ -141,8 +147,8 @@ fn names_node(policy: &Policy, users: &[PolicyUser], node: &PolicyNode, selector
         Selector::Autogroup(Autogroup::Member) => node.tags.is_empty(),
         Selector::Autogroup(Autogroup::Tagged) => !node.tags.is_empty(),
         _ => {
-            let owner = node.owner().and_then(|owner| users.iter().find(|user| user.id == owner));
-            owner.is_some_and(|owner| people::are_named(policy, users, selector, owner))
+            let directory = Directory::new(users);
+            node.owner().is_some_and(|owner| directory.is_named(policy, selector, owner))
         }
     }
 }

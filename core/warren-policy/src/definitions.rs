@@ -7,13 +7,19 @@ use warren_ip::{IpRange, IpRanges};
 use crate::diagnostics::Complaints;
 use crate::document::{self, Document, Names};
 use crate::policy::Policy;
-use crate::raw::Kind;
+use crate::raw::{Kind, Raw};
+use crate::rewrites;
 use crate::selector::{Autogroup, Selector, parse_address};
 use crate::sources::internet;
 
 impl Policy {
     pub(crate) fn read_groups(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
         let Some(value) = document.section("groups") else { return };
+        if let Kind::List(elements) = &value.kind {
+            complaints.note(value.at, "groups", "a list of groups is read as {\"group:NAME\": [MEMBERS], …}");
+            elements.iter().enumerate().for_each(|(index, element)| self.read_listed_group(element, index, complaints));
+            return;
+        }
         let Some(fields) = document::object(value, Names::Given, "groups", complaints) else { return };
         for field in fields {
             let name = &field.name;
@@ -27,20 +33,39 @@ impl Policy {
                 continue;
             }
             if !matches!(field.value.kind, Kind::List(_)) {
-                complaints.add(field.value.at, &path, "group value must be an array of users");
+                let members = match &field.value.kind {
+                    Kind::Object(fields) => fields.iter().find(|field| field.name.eq_ignore_ascii_case("members")),
+                    _ => None,
+                };
+                let words = members.and_then(|members| members.value.to_json()).filter(|value| value.is_array());
+                let rewrite = words.map(|words| format!("; write {name:?}: {words}")).unwrap_or_default();
+                complaints.add(field.value.at, &path, format!("group value must be an array of users{rewrite}"));
                 continue;
             }
-            let mut members = Vec::new();
-            for (at, member) in document::texts(&field.value, &path, complaints) {
-                match Selector::parse(member) {
-                    Ok(Selector::User(token)) => members.push(token),
-                    Ok(Selector::Group(_)) => {
-                        complaints.add(at, "", format!("{path}: {member:?}: group members cannot be recursive"));
-                    }
-                    _ => complaints.add(at, &path, format!("username must contain @, got: {member:?}")),
-                }
-            }
+            let members = read_members(&field.value, &path, complaints);
             self.groups.insert(name.to_owned(), members);
+        }
+    }
+
+    /// `{name: web, members: [ann@example.com]}`.
+    fn read_listed_group(&mut self, element: &Raw, index: usize, complaints: &mut Complaints<'_>) {
+        let path = format!("groups[{index}]");
+        let (mut name, mut members) = (None, None);
+        for field in document::object(element, Names::Fields, &path, complaints).unwrap_or_default() {
+            match field.name.to_ascii_lowercase().as_str() {
+                "name" => name = document::text(&field.value, &path, complaints),
+                "members" => members = Some(&field.value),
+                _ => complaints.add(field.at, &path, rewrites::unknown_field(&field.name, &["name", "members"])),
+            }
+        }
+        let (Some(name), Some(members)) = (name, members) else {
+            complaints.add(element.at, &path, "a group in a list has a name and members");
+            return;
+        };
+        let name = if name.starts_with("group:") { name.to_owned() } else { format!("group:{name}") };
+        let members = read_members(members, &path, complaints);
+        if self.groups.insert(name.clone(), members).is_some() {
+            complaints.add(element.at, &path, format!("{name:?} appears twice"));
         }
     }
 
@@ -173,6 +198,13 @@ impl Policy {
                         Ok(()) => owners.push(owner),
                         Err(error) => complaints.add(at, &path, error),
                     },
+                    Ok(Selector::Host(name)) => {
+                        complaints.add(
+                            at,
+                            &path,
+                            format!("invalid owner format: {word:?}; if it is a user, write {:?}", format!("{name}@")),
+                        );
+                    }
                     _ => complaints.add(at, &path, format!("invalid owner format: {word:?}")),
                 }
             }
@@ -184,6 +216,27 @@ impl Policy {
             }
         }
     }
+}
+
+fn read_members(value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<String> {
+    let mut members = Vec::new();
+    for (at, member) in document::texts(value, path, complaints) {
+        match Selector::parse(member) {
+            Ok(Selector::User(token)) => members.push(token),
+            Ok(Selector::Group(_)) => {
+                complaints.add(at, "", format!("{path}: {member:?}: group members cannot be recursive"));
+            }
+            Ok(Selector::Host(name)) => {
+                complaints.add(
+                    at,
+                    path,
+                    format!("username must contain @, got: {member:?}; write {:?}", format!("{name}@")),
+                );
+            }
+            _ => complaints.add(at, path, format!("username must contain @, got: {member:?}")),
+        }
+    }
+    members
 }
 
 /// One line of a set.

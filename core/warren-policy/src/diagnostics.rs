@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One complaint about one place of the text.
+/// One remark about one place of the text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Diagnostic {
     /// From 1.
@@ -12,6 +12,10 @@ pub struct Diagnostic {
     /// The way to the place, as in `acls[2].dst[0]`. Empty for the document itself.
     pub path: String,
     pub message: String,
+    /// The line, or what of a long one surrounds the place, with nothing in it that would move a terminal's cursor.
+    pub excerpt: String,
+    /// How many characters of the excerpt stand before the place.
+    pub indent: usize,
 }
 
 /// Everything that is wrong, in the order of the text. Never empty.
@@ -20,6 +24,7 @@ pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl std::error::Error for Diagnostics {}
 
+/// One line, without the excerpt.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}, column {}: ", self.line, self.column)?;
@@ -42,37 +47,48 @@ impl fmt::Display for Diagnostics {
     }
 }
 
-/// Collects complaints with positions while a document is read.
+impl Diagnostic {
+    /// Three lines: what is wrong, the line of the text, a caret under the place.
+    pub fn pointed(&self) -> String {
+        format!("{self}\n    {}\n    {}^", self.excerpt, " ".repeat(self.indent))
+    }
+}
+
+/// Collects remarks with positions while a document is read.
 pub(crate) struct Complaints<'a> {
     text: &'a str,
     /// Where lines end, so that finding one is quick.
     newlines: Vec<usize>,
     found: Vec<(usize, Diagnostic)>,
+    notes: Vec<(usize, Diagnostic)>,
 }
 
 /// A file with more mistakes than this is not one that somebody means to fix line by line.
 const MAX_COMPLAINTS: usize = 100;
 
+/// Longest excerpt, in characters.
+const MAX_EXCERPT: usize = 100;
+
 impl<'a> Complaints<'a> {
     pub(crate) fn new(text: &'a str) -> Complaints<'a> {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
-        Complaints { text, newlines, found: Vec::new() }
+        Complaints { text, newlines, found: Vec::new(), notes: Vec::new() }
     }
 
-    /// `at`: byte offset into the text.
+    /// Something is wrong. `at`: byte offset into the text.
     pub(crate) fn add(&mut self, at: usize, path: impl fmt::Display, message: impl fmt::Display) {
-        if self.found.len() >= MAX_COMPLAINTS {
-            return;
+        if self.found.len() < MAX_COMPLAINTS {
+            let diagnostic = self.diagnostic(at, path, message);
+            self.found.push((at, diagnostic));
         }
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let diagnostic = Diagnostic {
-            line: self.line_of(at),
-            column: before[line_start..].chars().count() + 1,
-            path: path.to_string(),
-            message: message.to_string(),
-        };
-        self.found.push((at, diagnostic));
+    }
+
+    /// Something is accepted that the field writes differently.
+    pub(crate) fn note(&mut self, at: usize, path: impl fmt::Display, message: impl fmt::Display) {
+        if self.notes.len() < MAX_COMPLAINTS {
+            let diagnostic = self.diagnostic(at, path, message);
+            self.notes.push((at, diagnostic));
+        }
     }
 
     /// The line of a byte offset, from 1.
@@ -80,11 +96,46 @@ impl<'a> Complaints<'a> {
         self.newlines.partition_point(|newline| *newline < at) + 1
     }
 
-    pub(crate) fn finish(mut self) -> Result<(), Diagnostics> {
+    /// The notes, in the order of the text.
+    ///
+    /// # Errors
+    /// What is wrong, if anything is.
+    pub(crate) fn finish(mut self) -> Result<Vec<Diagnostic>, Diagnostics> {
+        let in_order = |mut list: Vec<(usize, Diagnostic)>| {
+            list.sort_by_key(|(at, _)| *at);
+            list.into_iter().map(|(_, diagnostic)| diagnostic).collect()
+        };
         if self.found.is_empty() {
-            return Ok(());
+            return Ok(in_order(std::mem::take(&mut self.notes)));
         }
-        self.found.sort_by_key(|(at, _)| *at);
-        Err(Diagnostics(self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect()))
+        Err(Diagnostics(in_order(self.found)))
     }
+
+    fn diagnostic(&self, at: usize, path: impl fmt::Display, message: impl fmt::Display) -> Diagnostic {
+        let line = self.line_of(at);
+        let start = line.checked_sub(2).and_then(|before| self.newlines.get(before)).map_or(0, |newline| newline + 1);
+        let end = self.newlines.get(line - 1).copied().unwrap_or(self.text.len());
+        let whole = self.text.get(start..end).unwrap_or_default();
+        let before = self.text.get(start..at).unwrap_or_default().chars().count();
+        // What a tab or a control character would do to the caret under it is not worth knowing.
+        let shown: Vec<char> = whole.chars().map(|c| if is_plain(c) { c } else { ' ' }).collect();
+        let margin = shown.iter().take(before).take_while(|c| **c == ' ').count();
+        let is_short = shown.len() - margin <= MAX_EXCERPT;
+        let first = if is_short { margin } else { margin.max(before.saturating_sub(MAX_EXCERPT / 2)) };
+        let excerpt: String = shown.iter().skip(first).take(MAX_EXCERPT).collect();
+        Diagnostic {
+            line,
+            column: before + 1,
+            path: path.to_string(),
+            message: message.to_string(),
+            excerpt: excerpt.trim_end().to_owned(),
+            indent: before - first.min(before),
+        }
+    }
+}
+
+/// Neither moves the cursor nor turns the direction of writing.
+fn is_plain(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

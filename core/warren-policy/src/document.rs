@@ -1,5 +1,5 @@
-//! From text to [`Raw`]: HuJSON, which is JSON with comments and trailing commas and nothing more; and the small steps by
-//! which sections read it.
+//! From text to [`Raw`]: HuJSON, which is JSON with comments and trailing commas and nothing more, or YAML; and the small
+//! steps by which sections read it.
 
 use jsonc_parser::ast::{self, ObjectPropName};
 use jsonc_parser::common::Ranged;
@@ -7,11 +7,15 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 use crate::diagnostics::Complaints;
 use crate::raw::{Field, Kind, Raw};
+use crate::rewrites::{self, NamedPorts};
+use crate::yaml;
 
 /// The top level of a document: its sections by their canonical names, each at most once.
 #[derive(Debug, Default)]
 pub(crate) struct Document {
     sections: Vec<(&'static str, Field)>,
+    /// A block `services`, which is no section.
+    pub(crate) named_ports: NamedPorts,
 }
 
 /// Every section that a policy may have, as the field writes them.
@@ -39,11 +43,24 @@ pub(crate) const SECTIONS: [&str; 18] = [
 impl Document {
     /// Reads a text. Complains of everything that is no section; `None` if it is no document at all.
     pub(crate) fn parse(text: &str, complaints: &mut Complaints<'_>) -> Option<Document> {
-        let fields = parse_hujson(text, complaints)?;
+        let root = if is_hujson(text) { parse_hujson(text, complaints)? } else { yaml::parse(text, complaints)? };
+        let Kind::Object(fields) = root.kind else {
+            complaints.add(root.at, "", "a policy is an object: { … }");
+            return None;
+        };
         let mut document = Document::default();
         for field in fields {
+            if field.name.eq_ignore_ascii_case("services") {
+                complaints.add(
+                    field.at,
+                    "",
+                    "unknown field: \"services\": a policy does not name ports; write them where they are opened",
+                );
+                document.named_ports = NamedPorts::read(&field.value);
+                continue;
+            }
             let Some(name) = SECTIONS.iter().copied().find(|name| name.eq_ignore_ascii_case(&field.name)) else {
-                complaints.add(field.at, "", format!("unknown field: {:?}", field.name));
+                complaints.add(field.at, "", rewrites::unknown_field(&field.name, &SECTIONS));
                 continue;
             };
             if document.sections.iter().any(|(known, _)| *known == name) {
@@ -52,6 +69,7 @@ impl Document {
             }
             document.sections.push((name, field));
         }
+        rewrites::note_aliases(&document, complaints);
         Some(document)
     }
 
@@ -59,6 +77,11 @@ impl Document {
     pub(crate) fn section(&self, name: &str) -> Option<&Raw> {
         let (_, field) = self.sections.iter().find(|(known, _)| *known == name)?;
         Some(&field.value).filter(|value| !value.is_null())
+    }
+
+    /// Every section that is there, by its canonical name, in the order of the text.
+    pub(crate) fn sections(&self) -> impl Iterator<Item = (&'static str, &Raw)> {
+        self.sections.iter().map(|(name, field)| (*name, &field.value))
     }
 
     /// The canonical names of the sections that say something, in the order of the text.
@@ -81,12 +104,26 @@ const STRICT: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
-fn parse_hujson(text: &str, complaints: &mut Complaints<'_>) -> Option<Vec<Field>> {
+/// YAML begins with a name; whatever begins with a bracket, or is empty, was meant as HuJSON.
+fn is_hujson(text: &str) -> bool {
+    let mut rest = text.trim_start_matches('\u{feff}').trim_start();
+    loop {
+        let after = if let Some(line) = rest.strip_prefix("//") {
+            line.split_once('\n').map_or("", |(_, after)| after)
+        } else if let Some(block) = rest.strip_prefix("/*") {
+            block.split_once("*/").map_or("", |(_, after)| after)
+        } else {
+            return rest.is_empty() || rest.starts_with(['{', '[']);
+        };
+        rest = after.trim_start();
+    }
+}
+
+fn parse_hujson(text: &str, complaints: &mut Complaints<'_>) -> Option<Raw> {
     match parse_to_ast(text, &CollectOptions::default(), &STRICT) {
         Err(error) => complaints.add(error.range().start, "", format!("parsing HuJSON: {}", error.kind())),
-        Ok(result) => match result.value.map(raw) {
-            Some(Raw { kind: Kind::Object(fields), .. }) => return Some(fields),
-            Some(other) => complaints.add(other.at, "", "a policy is an object: { … }"),
+        Ok(result) => match result.value {
+            Some(value) => return Some(raw(value)),
             None => complaints.add(0, "", "the policy is empty; write {} to let everyone reach everything"),
         },
     }
@@ -162,6 +199,7 @@ pub(crate) fn list<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'
     match &value.kind {
         Kind::List(elements) => return Some(elements),
         Kind::Null => {}
+        Kind::Text(word) => complaints.add(value.at, path, format!("must be a list: write [{word:?}]")),
         _ => complaints.add(value.at, path, "must be a list: [ … ]"),
     }
     None
@@ -176,13 +214,15 @@ pub(crate) fn text<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'
     text
 }
 
-/// The texts of a list with their byte offsets; complains about anything else in it.
+/// The texts of a list with their byte offsets; complains about anything else in it. A number is the word that it is
+/// written as: YAML needs no quotes around a port.
 pub(crate) fn texts<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<(usize, &'r str)> {
     let Some(elements) = list(value, path, complaints) else { return Vec::new() };
     let words = elements.iter().enumerate();
     words
-        .filter_map(|(index, element)| {
-            text(element, &format!("{path}[{index}]"), complaints).map(|word| (element.at, word))
+        .filter_map(|(index, element)| match &element.kind {
+            Kind::Number(number) => Some((element.at, number.as_str())),
+            _ => text(element, &format!("{path}[{index}]"), complaints).map(|word| (element.at, word)),
         })
         .collect()
 }

@@ -8,6 +8,11 @@
 //! [`Compiled`] is that policy over one set of users and nodes. Rules are resolved to *sets of nodes* once, so that asking
 //! costs bit operations and never a walk over pairs.
 //!
+//! The language is that of the field, whole, as HuJSON or YAML: `groups`, `hosts`, `ipsets`, `tagOwners`, `postures`, `acls`,
+//! `grants`, `autoApprovers`. What another server writes differently is accepted if it can mean one thing only
+//! ([`Policy::notes`]), else refused with what to write. Sections that have no effect yet give nobody access
+//! ([`Policy::not_built`]).
+//!
 //! Inside, three forms follow each other, each documented where it is defined:
 //!
 //! ```text
@@ -38,12 +43,14 @@ mod ports;
 mod posture;
 mod raw;
 mod resolved;
+mod rewrites;
 mod rule;
 mod rules;
 mod selector;
 mod sources;
 mod tailnet;
 mod visibility;
+mod yaml;
 
 pub use compile::Compiled;
 pub use diagnostics::{Diagnostic, Diagnostics};

@@ -3,43 +3,24 @@
 //! A person is an issuer and a subject, which the caller tells apart by [`UserId`]. A word is an e-mail address, a login
 //! or what the provider calls the person; one that fits two people names neither, because access fails closed.
 
+use std::collections::BTreeMap;
+
 use warren_wire::UserId;
 
+use crate::diagnostics::{Complaints, Diagnostics};
+use crate::document::Document;
 use crate::policy::Policy;
+use crate::raw::{Kind, Raw};
 use crate::selector::{Autogroup, Selector};
 use crate::tailnet::{PolicyUser, Role};
 
-/// The people whom a selector names, in the order of `users`, and what is wrong with its words. `None` if it does not
-/// name people.
-pub(crate) fn named(policy: &Policy, users: &[PolicyUser], selector: &Selector) -> Option<Named> {
-    let mut named = Named::default();
-    let all = |is_meant: &dyn Fn(&PolicyUser) -> bool| {
-        users.iter().filter(|user| is_meant(user)).map(|user| user.id).collect()
-    };
-    match selector {
-        Selector::User(token) => named.add(users, token),
-        Selector::Group(name) => match policy.groups.get(name) {
-            Some(members) => members.iter().for_each(|token| named.add(users, token)),
-            None => {
-                named.users = all(&|user| user.is_claimed_in(name));
-                if named.users.is_empty() {
-                    named.problems.push(format!("the identity provider claims nobody for {name}"));
-                }
-            }
-        },
-        Selector::Domain(domain) => named.users = all(&|user| user.is_of_domain(domain)),
-        Selector::Autogroup(Autogroup::Member) => named.users = all(&|_| true),
-        Selector::Autogroup(Autogroup::Role(role)) => named.users = all(&|user| user.holds(*role)),
-        _ => return None,
-    }
-    named.users.sort_unstable();
-    named.users.dedup();
-    Some(named)
-}
-
-/// Whether a selector names this person among others.
-pub(crate) fn are_named(policy: &Policy, users: &[PolicyUser], selector: &Selector, user: &PolicyUser) -> bool {
-    named(policy, users, selector).is_some_and(|named| named.users.contains(&user.id))
+/// All people, and quickly found by a word.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory<'a> {
+    users: &'a [PolicyUser],
+    by_provider: BTreeMap<&'a str, Vec<&'a PolicyUser>>,
+    by_email: BTreeMap<&'a str, Vec<&'a PolicyUser>>,
+    by_name: BTreeMap<&'a str, Vec<&'a PolicyUser>>,
 }
 
 /// The people of one selector.
@@ -47,33 +28,82 @@ pub(crate) fn are_named(policy: &Policy, users: &[PolicyUser], selector: &Select
 pub(crate) struct Named {
     /// In order, each once.
     pub(crate) users: Vec<UserId>,
+    /// Words that name nobody, or more than one person.
     pub(crate) problems: Vec<String>,
 }
 
-impl Named {
-    fn add(&mut self, users: &[PolicyUser], token: &str) {
-        match find(users, token)[..] {
-            [user] => self.users.push(user.id),
-            [] => self.problems.push(format!("no user found: token {token}")),
-            _ => self.problems.push(format!("multiple users found: token {token}")),
+impl<'a> Directory<'a> {
+    pub(crate) fn new(users: &'a [PolicyUser]) -> Directory<'a> {
+        let mut directory =
+            Directory { users, by_provider: BTreeMap::new(), by_email: BTreeMap::new(), by_name: BTreeMap::new() };
+        for user in users {
+            if let Some(id) = &user.provider_id {
+                directory.by_provider.entry(id).or_default().push(user);
+            }
+            for (words, word) in [(&mut directory.by_email, &user.email), (&mut directory.by_name, &user.name)] {
+                if !word.is_empty() {
+                    words.entry(word).or_default().push(user);
+                }
+            }
+        }
+        directory
+    }
+
+    /// Everyone whom a word may mean, each once; more than one is a mistake. What the provider says outranks the rest.
+    pub(crate) fn find(&self, token: &str) -> Vec<&'a PolicyUser> {
+        if let Some(users) = self.by_provider.get(token) {
+            return users.clone();
+        }
+        let login = token.strip_suffix('@').filter(|name| !name.is_empty()).unwrap_or(token);
+        let words = [self.by_email.get(token), self.by_name.get(login), self.by_name.get(token)];
+        let mut users: Vec<&PolicyUser> = words.into_iter().flatten().flatten().copied().collect();
+        users.sort_unstable_by_key(|user| user.id);
+        users.dedup_by_key(|user| user.id);
+        users
+    }
+
+    /// The people whom a selector names. `None` if it does not name people.
+    pub(crate) fn named(&self, policy: &Policy, selector: &Selector) -> Option<Named> {
+        let mut named = Named::default();
+        let all = |is_meant: &dyn Fn(&PolicyUser) -> bool| {
+            self.users.iter().filter(|user| is_meant(user)).map(|user| user.id).collect()
+        };
+        match selector {
+            Selector::User(token) => self.add(token, &mut named),
+            Selector::Group(name) => match policy.groups.get(name) {
+                Some(members) => members.iter().for_each(|token| self.add(token, &mut named)),
+                None => {
+                    named.users = all(&|user| user.is_claimed_in(name));
+                    if named.users.is_empty() {
+                        named.problems.push(format!("the identity provider claims nobody for {name}"));
+                    }
+                }
+            },
+            Selector::Domain(domain) => named.users = all(&|user| user.is_of_domain(domain)),
+            Selector::Autogroup(Autogroup::Member) => named.users = all(&|_| true),
+            Selector::Autogroup(Autogroup::Role(role)) => named.users = all(&|user| user.holds(*role)),
+            _ => return None,
+        }
+        named.users.sort_unstable();
+        named.users.dedup();
+        Some(named)
+    }
+
+    /// Whether a selector names this person among others.
+    pub(crate) fn is_named(&self, policy: &Policy, selector: &Selector, user: UserId) -> bool {
+        self.named(policy, selector).is_some_and(|named| named.users.contains(&user))
+    }
+
+    fn add(&self, token: &str, named: &mut Named) {
+        match self.find(token)[..] {
+            [user] => named.users.push(user.id),
+            [] => named.problems.push(format!("no user found: token {token}")),
+            _ => named.problems.push(format!("multiple users found: token {token}")),
         }
     }
 }
 
-/// Everyone whom a word may mean; more than one is a mistake. What the provider says outranks the rest.
-pub(crate) fn find<'a>(users: &'a [PolicyUser], token: &str) -> Vec<&'a PolicyUser> {
-    let by_provider: Vec<&PolicyUser> =
-        users.iter().filter(|user| user.provider_id.as_deref() == Some(token)).collect();
-    if by_provider.is_empty() { users.iter().filter(|user| user.answers_to(token)).collect() } else { by_provider }
-}
-
 impl PolicyUser {
-    fn answers_to(&self, token: &str) -> bool {
-        (!self.email.is_empty() && self.email == token)
-            || token.strip_suffix('@').is_some_and(|name| !name.is_empty() && name == self.name)
-            || (!self.name.is_empty() && self.name == token)
-    }
-
     fn is_of_domain(&self, domain: &str) -> bool {
         self.email.rsplit_once('@').is_some_and(|(_, of)| of.eq_ignore_ascii_case(domain))
     }
@@ -85,10 +115,64 @@ impl PolicyUser {
         self.groups.iter().any(|claimed| claimed == name || plain.is_some_and(|(plain, _)| claimed == plain))
     }
 
-    fn holds(&self, role: Role) -> bool {
+    pub(crate) fn holds(&self, role: Role) -> bool {
         self.roles.contains(&role) || (role == Role::Admin && self.roles.contains(&Role::Owner))
     }
 }
 
-/// `group:NAME@oidc`: the provider's group NAME, whoever's address it is.
+/// `group:NAME@oidc`: the provider's group NAME, whatever address its people have.
 const PROVIDER: &str = "oidc";
+
+impl Policy {
+    /// Refuses a document whose words name more than one of these people. For the moment in which a policy is written:
+    /// one that is in force stays, and such a word then names nobody ([`crate::Compiled::problems`]).
+    ///
+    /// # Errors
+    /// Each such word with its place, and the people whom it may mean.
+    pub fn check_people(text: &str, users: &[PolicyUser]) -> Result<(), Diagnostics> {
+        let mut complaints = Complaints::new(text);
+        let Some(document) = Document::parse(text, &mut complaints) else { return complaints.finish().map(|_| ()) };
+        let directory = Directory::new(users);
+        for (name, value) in document.sections() {
+            look(value, name, &directory, &mut complaints);
+        }
+        complaints.finish().map(|_| ())
+    }
+}
+
+fn look(value: &Raw, path: &str, directory: &Directory<'_>, complaints: &mut Complaints<'_>) {
+    match &value.kind {
+        Kind::Text(word) => {
+            // With or without ports.
+            let words = [Some(word.as_str()), word.rsplit_once(':').map(|(host, _)| host)];
+            for word in words.into_iter().flatten() {
+                let Ok(Selector::User(token)) = Selector::parse(word) else { continue };
+                let found = directory.find(&token);
+                if found.len() > 1 {
+                    let people: Vec<String> = found.iter().map(|user| user.show()).collect();
+                    complaints.add(
+                        value.at,
+                        path,
+                        format!("multiple users found: token {token}: it may mean {}", people.join(" or ")),
+                    );
+                    return;
+                }
+            }
+        }
+        Kind::List(elements) => elements.iter().enumerate().for_each(|(index, element)| {
+            look(element, &format!("{path}[{index}]"), directory, complaints);
+        }),
+        Kind::Object(fields) => fields.iter().for_each(|field| {
+            look(&field.value, &format!("{path}.{}", field.name), directory, complaints);
+        }),
+        Kind::Null | Kind::Bool(_) | Kind::Number(_) => {}
+    }
+}
+
+impl PolicyUser {
+    fn show(&self) -> String {
+        let words = [self.name.as_str(), self.email.as_str(), self.provider_id.as_deref().unwrap_or_default()];
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        format!("user {} ({})", self.id, words.join(", "))
+    }
+}

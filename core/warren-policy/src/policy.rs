@@ -6,7 +6,7 @@ use std::sync::Arc;
 use warren_ip::{IpRanges, Prefix};
 
 use crate::approve::AutoApprovers;
-use crate::diagnostics::{Complaints, Diagnostics};
+use crate::diagnostics::{Complaints, Diagnostic, Diagnostics};
 use crate::document::Document;
 use crate::extras::Extras;
 use crate::posture::Posture;
@@ -34,6 +34,7 @@ pub struct Policy {
     pub(crate) rules: Option<Arc<[Rule]>>,
     pub(crate) approvers: AutoApprovers,
     pub(crate) extras: Extras,
+    notes: Vec<Diagnostic>,
     randomizes_client_port: bool,
 }
 
@@ -43,7 +44,7 @@ impl Policy {
         Policy::default()
     }
 
-    /// Reads HuJSON: JSON with comments and trailing commas.
+    /// Reads HuJSON, which is JSON with comments and trailing commas, or YAML.
     ///
     /// # Errors
     /// Everything that is wrong with the text, each with its line and column. Parts of the language that this build does
@@ -56,7 +57,27 @@ impl Policy {
         } else if let Some(document) = Document::parse(text, &mut complaints) {
             policy.read(&document, &mut complaints);
         }
-        complaints.finish().map(|()| policy)
+        policy.notes = complaints.finish()?;
+        Ok(policy)
+    }
+
+    /// What `warren policy check` answers about a text that calls itself `name`.
+    ///
+    /// # Errors
+    /// The answer if the text is no policy.
+    pub fn check(name: &str, text: &str) -> Result<String, String> {
+        let list = |remarks: &[Diagnostic], start: &str| -> String {
+            remarks.iter().map(|remark| format!("\n{start}{}", remark.pointed())).collect()
+        };
+        match Policy::parse(text) {
+            Ok(policy) => Ok(format!("{name} is a policy.{}", list(policy.notes(), "note: "))),
+            Err(Diagnostics(remarks)) => Err(format!("{name} is not a policy:{}", list(&remarks, ""))),
+        }
+    }
+
+    /// What was accepted although the field writes it differently, with how it was read.
+    pub fn notes(&self) -> &[Diagnostic] {
+        &self.notes
     }
 
     /// Sections that the text fills and that this build accepts without acting on them. None of them gives access.
@@ -97,6 +118,7 @@ impl Policy {
             }
             _ => Ok(()),
         }
+        .map_err(|missing: String| missing + &self.remedy(selector))
     }
 
     /// Definitions come first, because the other sections use them.

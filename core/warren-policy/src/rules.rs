@@ -8,6 +8,7 @@ use crate::document::{self, Document, Names};
 use crate::policy::Policy;
 use crate::ports;
 use crate::raw::{Field, Kind, Raw};
+use crate::rewrites;
 use crate::rule::{Access, Origin, Rule, Section};
 use crate::selector::{Autogroup, Selector, split_ports};
 
@@ -20,16 +21,25 @@ impl Policy {
         }
         let mut rules = Vec::new();
         for (index, entry) in entries(grants, "grants", complaints) {
-            let reading = Reading { policy: self, path: format!("grants[{index}]") };
+            let reading = Reading { policy: self, document, path: format!("grants[{index}]"), is_last: false };
             rules.extend(reading.grant(entry, index, complaints));
         }
-        for (index, entry) in entries(acls, "acls", complaints) {
-            let reading = Reading { policy: self, path: format!("acls[{index}]") };
+        let acls = entries(acls, "acls", complaints);
+        let count = acls.len();
+        for (index, entry) in acls {
+            let is_last = index + 1 == count;
+            let reading = Reading { policy: self, document, path: format!("acls[{index}]"), is_last };
             rules.extend(reading.acl(entry, index, complaints));
         }
         Some(rules)
     }
 }
+
+/// What the field called them before.
+const FORMER: [(&str, &str); 2] = [("users", "src"), ("ports", "dst")];
+
+const ACL_FIELDS: [&str; 5] = ["action", "proto", "src", "dst", "srcPosture"];
+const GRANT_FIELDS: [&str; 6] = ["src", "dst", "ip", "app", "via", "srcPosture"];
 
 fn entries<'r>(section: Option<&'r Raw>, name: &str, complaints: &mut Complaints<'_>) -> Vec<(usize, &'r Raw)> {
     let elements = section.and_then(|value| document::list(value, name, complaints)).unwrap_or_default();
@@ -39,8 +49,10 @@ fn entries<'r>(section: Option<&'r Raw>, name: &str, complaints: &mut Complaints
 /// One entry under reading.
 struct Reading<'p> {
     policy: &'p Policy,
+    document: &'p Document,
     /// The way to the entry, as in `acls[2]`.
     path: String,
+    is_last: bool,
 }
 
 impl Reading<'_> {
@@ -61,13 +73,22 @@ impl Reading<'_> {
         let (mut sources, mut destinations, mut postures) = (None, None, None);
         for field in fields {
             let value = &field.value;
-            match field.name.to_ascii_lowercase().as_str() {
+            let name = field.name.to_ascii_lowercase();
+            if let Some((_, now)) = FORMER.iter().find(|(former, _)| *former == name) {
+                complaints.note(field.at, &self.path, format!("{:?} is read as {now:?}", field.name));
+            }
+            match name.as_str() {
                 "action" => {
                     has_action = true;
-                    if let Some(action) = document::text(value, &self.path, complaints)
-                        && action != "accept"
-                    {
-                        complaints.add(value.at, &self.path, format!("action={action:?} is not supported"));
+                    let Some(action) = document::text(value, &self.path, complaints) else { continue };
+                    let denies = matches!(action, "deny" | "drop" | "reject" | "block");
+                    let rewrite = if denies { rewrites::deny(self.is_last) } else { "write \"accept\"" };
+                    if action != "accept" {
+                        complaints.add(value.at, &self.path, format!("action={action:?} is not supported; {rewrite}"));
+                    }
+                    // The rest of an entry that is to be left out is not worth a remark.
+                    if denies {
+                        return Vec::new();
                     }
                 }
                 "proto" => {
@@ -77,7 +98,6 @@ impl Reading<'_> {
                         Err(error) => complaints.add(value.at, &self.path, error),
                     }
                 }
-                // `users` and `ports` are what the field called them before.
                 "src" | "users" if sources.is_none() => sources = Some(value),
                 "dst" | "ports" if destinations.is_none() => destinations = Some(value),
                 "src" | "users" | "dst" | "ports" => {
@@ -88,11 +108,17 @@ impl Reading<'_> {
                     );
                 }
                 "srcposture" => postures = Some(value),
-                _ => complaints.add(field.at, &self.path, format!("unknown field: {:?}", field.name)),
+                "services" | "service" => {
+                    let grant = self.document.named_ports.grant(entry, value);
+                    let rewrite = grant.map(|grant| format!("; write under \"grants\": {grant}")).unwrap_or_default();
+                    complaints.add(field.at, &self.path, format!("unknown field: {:?}{rewrite}", field.name));
+                    return Vec::new();
+                }
+                _ => complaints.add(field.at, &self.path, rewrites::unknown_field(&field.name, &ACL_FIELDS)),
             }
         }
         if !has_action {
-            complaints.add(entry.at, &self.path, "action=\"\" is not supported");
+            complaints.add(entry.at, &self.path, "action=\"\" is not supported; write \"action\": \"accept\"");
         }
         let sources = self.sources(sources, complaints);
         let postures = self.postures(postures, complaints);
@@ -128,8 +154,16 @@ impl Reading<'_> {
         protocol: Option<Protocol>,
     ) -> Result<(Selector, Vec<PortRange>), String> {
         let place = |error: String| format!("dst={word:?}: {error}");
-        let (host, port_text) = split_ports(word).map_err(place)?;
-        let ports = ports::parse_ports(port_text).map_err(place)?;
+        // A word that names something by itself lacks its ports.
+        let lacks_ports = Selector::parse(word).is_ok_and(|selector| {
+            !matches!(selector, Selector::Address(_)) && self.policy.check_defined(&selector).is_ok()
+        });
+        let place_ports = |error: String| match lacks_ports {
+            true => format!("dst={word:?}: {error}; write {:?} for every port", format!("{word}:*")),
+            false => place(error),
+        };
+        let (host, port_text) = split_ports(word).map_err(place_ports)?;
+        let ports = ports::parse_ports(port_text).map_err(place_ports)?;
         let selector = Selector::parse(host).map_err(place)?;
         self.check_destination(&selector, sources, |error| match &selector {
             Selector::Tag(tag) => format!("dst={tag:?}: {error}"),
@@ -182,7 +216,7 @@ impl Reading<'_> {
                 }
                 "via" => rule.via = self.via(value, complaints),
                 "srcposture" => postures = Some(value),
-                _ => complaints.add(field.at, &self.path, format!("unknown field: {:?}", field.name)),
+                _ => complaints.add(field.at, &self.path, rewrites::unknown_field(&field.name, &GRANT_FIELDS)),
             }
         }
         if is_empty {

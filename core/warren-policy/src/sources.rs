@@ -7,7 +7,7 @@ use warren_ip::{IpRange, IpRanges, Prefix};
 use warren_wire::UserId;
 
 use crate::node_set::NodeSet;
-use crate::people;
+use crate::people::Directory;
 use crate::policy::Policy;
 use crate::resolved::Destination;
 use crate::selector::{Autogroup, Selector};
@@ -17,6 +17,7 @@ use crate::tailnet::{PolicyNode, Tailnet};
 pub(crate) struct Resolver<'a> {
     policy: &'a Policy,
     tailnet: Tailnet<'a>,
+    directory: Directory<'a>,
     by_owner: BTreeMap<UserId, Vec<usize>>,
     by_tag: BTreeMap<&'a str, Vec<usize>>,
     /// Every address of every node, in order.
@@ -24,6 +25,8 @@ pub(crate) struct Resolver<'a> {
     /// Nodes with networks behind them, the only ones whose reach is not their own addresses.
     routed: Vec<usize>,
     exits: NodeSet,
+    /// People's nodes by the selectors that name them.
+    known: BTreeMap<Selector, Vec<usize>>,
     pub(crate) problems: BTreeSet<String>,
 }
 
@@ -49,6 +52,8 @@ impl<'a> Resolver<'a> {
         let mut resolver = Resolver {
             policy,
             tailnet,
+            directory: Directory::new(tailnet.users),
+            known: BTreeMap::new(),
             by_owner: BTreeMap::new(),
             by_tag: BTreeMap::new(),
             by_addr: Vec::new(),
@@ -100,11 +105,15 @@ impl<'a> Resolver<'a> {
             Selector::User(_) | Selector::Domain(_) | Selector::Group(_) | Selector::Autogroup(Autogroup::Role(_)) => {
                 // A word that means nobody, or more than one person, means no node: access fails closed, and the
                 // problem is kept.
-                let named = people::named(self.policy, self.tailnet.users, selector)?;
+                if let Some(nodes) = self.known.get(selector) {
+                    return Some(nodes.clone());
+                }
+                let named = self.directory.named(self.policy, selector)?;
                 self.problems.extend(named.problems);
                 let owned = named.users.iter().filter_map(|user| self.by_owner.get(user));
                 let mut nodes: Vec<usize> = owned.flatten().copied().collect();
                 nodes.sort_unstable();
+                self.known.insert(selector.clone(), nodes.clone());
                 nodes
             }
             Selector::Autogroup(Autogroup::Selves | Autogroup::Internet | Autogroup::DangerAll)

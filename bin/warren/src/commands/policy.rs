@@ -14,11 +14,11 @@ pub enum PolicyCommand {
 pub fn run(command: &PolicyCommand) -> Result<()> {
     let PolicyCommand::Check { file } = command;
     let text = std::fs::read_to_string(file).with_context(|| format!("read the policy {}", file.display()))?;
-    match warren_policy::Policy::parse(&text) {
-        Ok(_) => {
-            println!("{} is a policy.", file.display());
+    match warren_policy::Policy::check(&file.display().to_string(), &text) {
+        Ok(answer) => {
+            println!("{answer}");
             Ok(())
         }
-        Err(problems) => bail!("{}: {problems}", file.display()),
+        Err(answer) => bail!("{answer}"),
     }
 }

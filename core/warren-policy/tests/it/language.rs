@@ -31,8 +31,8 @@ fn an_error_names_line_column_and_place() {
 
 #[test]
 fn every_mistake_is_reported_not_only_the_first() {
-    let text =
-        r#"{"groups": {"group:a": ["ann"]}, "acls": [{"action": "deny", "src": ["group:b"], "dst": ["nohost:22"]}]}"#;
+    let text = r#"{"groups": {"group:a": ["ann"]}, "acls": [{"action": "deny"},
+            {"action": "accept", "src": ["group:b"], "dst": ["nohost:22"]}]}"#;
     let error = Policy::parse(text).unwrap_err().to_string();
     for expect in [
         "username must contain @, got: \"ann\"",

@@ -1,5 +1,7 @@
 //! The policy engine through its public face.
 
+mod as_written;
+mod grants;
 mod language;
 mod laws;
 mod rules;
