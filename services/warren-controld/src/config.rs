@@ -279,11 +279,11 @@ impl OwnRelay {
         let addresses: Vec<IpAddr> = literal.into_iter().chain(self.addresses.iter().copied()).collect();
         let of_family = |is_v4: bool| {
             let found = addresses.iter().find(|address| address.is_ipv4() == is_v4);
-            match (found, literal) {
-                (Some(address), _) => address.to_string(),
-                // Asking DNS for a literal address leads nowhere.
-                (None, Some(_)) => "none".to_owned(),
-                (None, None) => String::new(),
+            match found {
+                Some(address) => address.to_string(),
+                None if addresses.is_empty() => String::new(),
+                // Who names addresses names all of them; and asking DNS for a literal address leads nowhere.
+                None => "none".to_owned(),
             }
         };
         RelayRegion {
@@ -391,6 +391,10 @@ mod tests {
             (node.host_name.as_str(), node.ipv4.as_str(), node.ipv6.as_str()),
             ("2001:db8::1", "none", "2001:db8::1")
         );
+        let map =
+            config("server_url = \"https://ctl.test\"\nrelay_addresses = [\"192.0.2.7\"]").expect("valid").relay_map();
+        let node = &map.expect("a map").regions[&RegionId(900)].nodes[0];
+        assert_eq!((node.ipv4.as_str(), node.ipv6.as_str()), ("192.0.2.7", "none"));
         assert!(config("relay = false").expect("valid").relay_map().expect("a map").regions.is_empty());
     }
 }

@@ -70,7 +70,7 @@ settings! {
     relay_region: u32, Number;
     /// Its host, if not the server's.
     relay_host: String, Text;
-    /// Its literal addresses, which spare clients the resolver.
+    /// Its literal addresses, which spare clients the resolver; a family of which none is named is not tried.
     relay_addresses: Vec<IpAddr>, List;
     /// Its TCP port, if not the one that is listened on.
     relay_port: u16, Number;
