@@ -140,7 +140,7 @@ fn each_once(mut texts: Vec<String>) -> Vec<String> {
 
 impl NodeFacts {
     /// What of a destination concerns this node, as it stands on the wire.
-    fn concerned_by(&self, place: usize, destination: &Destination) -> Vec<String> {
+    pub(crate) fn concerned_by(&self, place: usize, destination: &Destination) -> Vec<String> {
         match destination {
             Destination::Everything => vec!["*".to_owned()],
             Destination::Networks(ranges) => {

@@ -29,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 mod approve;
 mod compile;
 mod definitions;

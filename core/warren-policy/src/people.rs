@@ -121,7 +121,7 @@ impl PolicyUser {
 }
 
 /// `group:NAME@oidc`: the provider's group NAME, whatever address its people have.
-const PROVIDER: &str = "oidc";
+pub(crate) const PROVIDER: &str = "oidc";
 
 impl Policy {
     /// Refuses a document whose words name more than one of these people. For the moment in which a policy is written:

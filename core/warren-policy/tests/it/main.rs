@@ -4,6 +4,11 @@ mod as_written;
 mod grants;
 mod language;
 mod laws;
+mod laws_diff;
+mod laws_packets;
+mod laws_prove;
+mod naive;
+mod random;
 mod rules;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
