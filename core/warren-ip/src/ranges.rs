@@ -213,6 +213,21 @@ impl IpRanges {
         IpRanges { ranges }
     }
 
+    /// Every address of both families that the set does not hold.
+    pub fn complement(&self) -> IpRanges {
+        let mut ranges = Vec::with_capacity(self.ranges.len() + 2);
+        for whole in [IpRange::from(Prefix::ALL_V4), IpRange::from(Prefix::ALL_V6)] {
+            let mut first = Some(whole.first);
+            for have in self.ranges.iter().filter(|have| have.is_ipv4() == whole.is_ipv4()) {
+                let before = first.and_then(|first| IpRange::new(first, previous(have.first)?));
+                ranges.extend(before);
+                first = next(have.last);
+            }
+            ranges.extend(first.and_then(|first| IpRange::new(first, whole.last)));
+        }
+        IpRanges { ranges }
+    }
+
     /// The fewest networks that make up the set, in order.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
         self.ranges.iter().flat_map(IpRange::prefixes)
@@ -348,6 +363,9 @@ mod tests {
             }
             let other_set: IpRanges = other.iter().copied().collect();
             let both = set.intersection(&other_set);
+            let rest = set.complement();
+            prop_assert_eq!(&rest.complement(), &set);
+            prop_assert!(rest.contains("10.1.0.0".parse().unwrap()) && rest.contains("::1".parse().unwrap()));
             let networks: Vec<Prefix> = set.prefixes().collect();
             for last in 0..=255u8 {
                 let addr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
@@ -355,6 +373,7 @@ mod tests {
                 prop_assert_eq!(set.contains(addr), expected);
                 prop_assert_eq!(networks.iter().filter(|net| net.contains(addr)).count(), usize::from(expected));
                 prop_assert_eq!(both.contains(addr), expected && other_set.contains(addr));
+                prop_assert_eq!(rest.contains(addr), !expected);
             }
             prop_assert_eq!(set.overlaps_any(&other_set), !both.is_empty());
             prop_assert!(set.covers_all(&both));

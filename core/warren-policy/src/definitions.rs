@@ -153,12 +153,10 @@ impl Policy {
                     None => continue,
                 },
             };
-            for range in ranges.iter() {
-                if step.removes {
-                    set.subtract(range);
-                } else {
-                    set.insert(range);
-                }
+            if step.removes {
+                set = set.intersection(&ranges.complement());
+            } else {
+                set.extend(ranges.iter());
             }
         }
         set

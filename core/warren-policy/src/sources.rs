@@ -27,6 +27,8 @@ pub(crate) struct Resolver<'a> {
     exits: NodeSet,
     /// People's nodes by the selectors that name them.
     known: BTreeMap<Selector, Vec<usize>>,
+    /// Addresses that may be sources, by the postures that are asked for.
+    admitted: BTreeMap<Vec<String>, IpRanges>,
     pub(crate) problems: BTreeSet<String>,
 }
 
@@ -54,6 +56,7 @@ impl<'a> Resolver<'a> {
             tailnet,
             directory: Directory::new(tailnet.users),
             known: BTreeMap::new(),
+            admitted: BTreeMap::new(),
             by_owner: BTreeMap::new(),
             by_tag: BTreeMap::new(),
             by_addr: Vec::new(),
@@ -155,14 +158,13 @@ impl<'a> Resolver<'a> {
                 },
             }
         }
-        let refused = self.addresses_without(postures);
+        let admitted = self.addresses_meeting(postures);
         if is_every_source {
-            let mut ranges = everywhere();
-            let mut texts = vec!["*".to_owned()];
-            if !refused.is_empty() {
-                subtract(&mut ranges, &refused);
-                texts = ranges.iter().map(|range| range.to_string()).collect();
-            }
+            let ranges = admitted.clone().unwrap_or_else(everywhere);
+            let texts = match admitted {
+                None => vec!["*".to_owned()],
+                Some(admitted) => admitted.iter().map(|range| range.to_string()).collect(),
+            };
             let nodes = self.nodes_at(&ranges);
             let networks = ranges.clone();
             return Sources {
@@ -177,11 +179,12 @@ impl<'a> Resolver<'a> {
         let mut explicit: IpRanges = named.into_iter().chain(literals.iter()).collect();
         let mut networks: IpRanges = wildcard.iter().copied().chain(literals.iter()).collect();
         let mut ranges: IpRanges = wildcard.iter().copied().chain(explicit.iter()).collect();
-        if !refused.is_empty() {
+        if let Some(admitted) = admitted {
             for set in [&mut explicit, &mut networks, &mut ranges, &mut literals] {
-                subtract(set, &refused);
+                *set = set.intersection(&admitted);
             }
-            wildcard = wildcard.into_iter().flat_map(|range| without(range, &refused)).collect();
+            let within = |range: IpRange| [range].into_iter().collect::<IpRanges>().intersection(&admitted);
+            wildcard = wildcard.into_iter().flat_map(|range| within(range).iter().collect::<Vec<_>>()).collect();
         }
         let texts: BTreeSet<String> =
             wildcard.into_iter().chain(explicit.iter()).map(|range| range.to_string()).collect();
@@ -190,13 +193,19 @@ impl<'a> Resolver<'a> {
         Sources { texts: texts.into_iter().collect(), ranges, nodes, reach, networks, literals }
     }
 
-    /// Addresses of the nodes that meet none of the postures; none if none is asked for.
-    fn addresses_without(&self, postures: &[String]) -> IpRanges {
+    /// Every address but those of the nodes that meet none of the postures. `None` if none is asked for.
+    fn addresses_meeting(&mut self, postures: &[String]) -> Option<IpRanges> {
         if postures.is_empty() {
-            return IpRanges::new();
+            return None;
+        }
+        if let Some(admitted) = self.admitted.get(postures) {
+            return Some(admitted.clone());
         }
         let refused = self.tailnet.nodes.iter().filter(|node| !self.policy.meets_any(postures, &node.attributes));
-        refused.flat_map(|node| &node.addrs).map(|addr| IpRange::from(*addr)).collect()
+        let refused: IpRanges = refused.flat_map(|node| &node.addrs).map(|addr| IpRange::from(*addr)).collect();
+        let admitted = refused.complement();
+        self.admitted.insert(postures.to_vec(), admitted.clone());
+        Some(admitted)
     }
 
     /// `*` as a source: every address that an overlay node can have, and every network behind one.
@@ -292,16 +301,6 @@ impl<'a> Resolver<'a> {
         }
         nodes
     }
-}
-
-fn subtract(from: &mut IpRanges, what: &IpRanges) {
-    what.iter().for_each(|range| from.subtract(range));
-}
-
-fn without(range: IpRange, what: &IpRanges) -> Vec<IpRange> {
-    let mut ranges: IpRanges = [range].into_iter().collect();
-    subtract(&mut ranges, what);
-    ranges.iter().collect()
 }
 
 /// Whether these networks hold all of one family or all of the public internet, which is what an exit node is for.

@@ -101,11 +101,11 @@ impl Compiled {
         self.resolved.iter().filter(|rule| rule.routers.is_some())
     }
 
-    /// Whether a node is a way that a rule with `via` opens: it has the tag, and serves what the rule is about.
+    /// Whether a node is a way that a rule with `via` opens: it has the tag, and serves what the rule is about. Also for a
+    /// rule about capabilities alone, whose filter is empty: the reference shows the routers all the same.
     pub(crate) fn is_way_of(&self, rule: &Resolved, place: usize) -> bool {
         let facts = &self.nodes[place];
         !self.sources[rule.sources].texts.is_empty()
-            && self.rules[rule.rule].passes_packets()
             && rule.routers.as_ref().is_some_and(|routers| routers.contains(place))
             && rule.destinations.iter().any(|to| !facts.steered(to).is_empty())
     }

@@ -1,5 +1,7 @@
 use warren_policy::Policy;
 
+use super::*;
+
 #[track_caller]
 fn refuse(text: &str, expect: &str) {
     let error = Policy::parse(text).expect_err("must be refused").to_string();
@@ -92,6 +94,63 @@ fn specific_ports_are_only_for_protocols_that_have_them() {
     assert!(
         Policy::parse(r#"{"acls": [{"action": "accept", "proto": "sctp", "src": ["*"], "dst": ["*:22"]}]}"#).is_ok()
     );
+}
+
+#[test]
+fn yaml_is_read_with_its_places() {
+    let text =
+        "# köln\nhosts: {db: 100.64.0.9}\nacls:\n- action: accept\n  src: ['ännchen@x', tag:no]\n  dst: ['db:22']\n";
+    let error = Policy::parse(text).unwrap_err();
+    assert_eq!((error.0.len(), error.0[0].line, error.0[0].column), (1, 5, 22), "{error}");
+    assert!(error.to_string().contains("src=tag not found: \"tag:no\""), "{error}");
+    assert_eq!((error.0[0].excerpt.as_str(), error.0[0].indent), ("src: ['ännchen@x', tag:no]", 19));
+    let grant = "tagOwners: {tag:a: []}\ngrants:\n- {src: [tag:a], dst: [tag:a], ip: [443, 'tcp:22'], app: {example.com/x: [{n: 1, no: no}]}}\n";
+    let compiled = world(&["tag:a"]).compile(grant);
+    let rules = compiled.filter_for(warren_wire::NodeId(1));
+    assert_eq!(rules[0].dst_ports[0].ports.first, 443, "a port needs no quotes");
+    assert_eq!(
+        serde_json::json!(rules[2].cap_grant[0].cap_map),
+        serde_json::json!({"example.com/x": [{"n": 1, "no": "no"}]})
+    );
+}
+
+#[test]
+fn what_yaml_can_do_beyond_a_tree_is_refused() {
+    refuse("groups: &g {}\nhosts: *g\n", "anchors are not read");
+    refuse("acls: !seq []\n", "tags of YAML are not read");
+    refuse("acls: []\n---\nacls: []\n", "a policy is one document");
+    refuse("acls: []\nACLs: []\n", "\"ACLs\" appears twice");
+    refuse("? [a]\n: b\n", "a name is a word");
+    refuse("acls\n", "a policy is an object");
+    refuse(&format!("acls: {}", "[".repeat(100_000)), "parsing YAML");
+    refuse(&format!("acls:\n{}", "- ".repeat(10_000)), "parsing YAML");
+}
+
+#[test]
+fn fields_from_memory_are_told_what_they_are_called() {
+    let entry = |field: &str| format!("{{\"acls\": [{{\"action\": \"accept\", \"{field}\": []}}]}}");
+    for (field, meant) in
+        [("source", "src"), ("SRC_POSTURE", "srcPosture"), ("dts", "dst"), ("protcol", ""), ("protocol", "proto")]
+    {
+        let expect = if meant.is_empty() { format!("unknown field: {field:?}") } else { format!("write {meant:?}") };
+        refuse(&entry(field), &expect);
+    }
+    refuse("{\"alcs\": []}", "unknown field: \"alcs\"; write \"acls\"");
+    refuse(
+        "{\"acls\": [{\"action\": \"accept\", \"src\": [\"*\"], \"dst\": \"*:*\"}]}",
+        "must be a list: write [\"*:*\"]",
+    );
+}
+
+#[test]
+fn an_excerpt_moves_no_cursor_and_stays_short() {
+    let text = format!("{{\"acls\": [{}{{\"\u{202e}\x1b[2J\": 1}}]}}", " ".repeat(5000));
+    let error = Policy::parse(&text).unwrap_err();
+    for diagnostic in error.0 {
+        assert!(diagnostic.excerpt.chars().count() <= 100 && diagnostic.indent <= 100);
+        let pointed = diagnostic.pointed();
+        assert!(!pointed.contains(['\u{202e}', '\x1b']), "{pointed:?}");
+    }
 }
 
 #[test]

@@ -90,6 +90,24 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What people's YAML is made of, in any order: read or refused with a place, never more.
+    #[test]
+    fn arbitrary_yaml_never_panics(words in proptest::collection::vec(proptest::sample::select(vec![
+        "acls", "groups", ":", ": ", "- ", "-", "\n", "\n  ", " ", "[", "]", "{", "}", ",", "'", "\"", "*", "&a", "*a", "!", "!!str ", "|",
+        ">", "|\n", "#", "%", "---", "...", "?", "? ", "~", "src", "tag:a", "group:x", "0", "-1.5e3", "é", "\t", "\r", "\u{feff}", "<<",
+    ]), 0..40)) {
+        if let Err(error) = Policy::parse(&words.concat()) {
+            prop_assert!(!error.0.is_empty());
+            for diagnostic in &error.0 {
+                prop_assert!(diagnostic.line >= 1 && diagnostic.column >= 1);
+            }
+        }
+    }
+}
+
 /// A thousand rules over thousands of nodes stay a matter of sets: this takes a second or two unoptimised, and minutes if
 /// anything walks over pairs of nodes for each rule.
 #[test]
