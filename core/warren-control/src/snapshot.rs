@@ -144,7 +144,7 @@ impl Snapshot {
     /// The complaints, one a line, with line and column.
     pub fn check_policy(&self, text: &str) -> Result<Vec<String>, Refusal> {
         let policy = visibility::parse_new(text, &self.registry)?;
-        Ok(visibility::warnings(&policy, &self.registry))
+        visibility::admit(&policy, &self.registry).map_err(Refusal::Policy)
     }
 
     pub(crate) fn self_record(&self, node: NodeId) -> Result<Arc<WireNode>, MapError> {

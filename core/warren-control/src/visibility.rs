@@ -79,11 +79,19 @@ pub(crate) fn parse_new(text: &str, registry: &Registry) -> Result<Arc<Policy>, 
     Ok(policy)
 }
 
-/// What an operator should know of a policy that is accepted: sections that have no effect yet, words that mean nobody.
-pub(crate) fn warnings(policy: &Policy, registry: &Registry) -> Vec<String> {
+/// Holds a policy that an operator wants to put in force against the present users and nodes: what it says of itself in
+/// `tests` and `sshTests` must hold. Gives what the operator should know of it all the same: sections that have no effect
+/// yet, words that mean nobody.
+///
+/// # Errors
+/// What does not hold, one a line.
+pub(crate) fn admit(policy: &Policy, registry: &Registry) -> Result<Vec<String>, String> {
+    // Which e-mail domains are this network's is not configured anywhere yet, so any will do.
+    let checked = with_tailnet(registry, |tailnet| policy.admit(tailnet, &[]));
+    let compiled = checked.map_err(|failures| failures.to_string())?;
     let not_built = policy.not_built().iter().map(|section| format!("{section:?} is not built yet and has no effect"));
     let notes = policy.notes().iter().map(ToString::to_string);
-    not_built.chain(notes).chain(compile(policy, registry).problems().iter().cloned()).collect()
+    Ok(not_built.chain(notes).chain(compiled.problems().iter().cloned()).collect())
 }
 
 /// Whether a person may give their own device this tag when they log in on it.
@@ -93,9 +101,13 @@ pub(crate) fn may_own_tag(policy: &Policy, registry: &Registry, user: &User, tag
 }
 
 fn compile(policy: &Policy, registry: &Registry) -> Compiled {
+    with_tailnet(registry, |tailnet| policy.compile(tailnet))
+}
+
+fn with_tailnet<T>(registry: &Registry, ask: impl FnOnce(&Tailnet<'_>) -> T) -> T {
     let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user)).collect();
     let nodes: Vec<PolicyNode> = registry.nodes().map(|node| policy_node(node)).collect();
-    policy.compile(&Tailnet { users: &users, nodes: &nodes, services: &[] })
+    ask(&Tailnet { users: &users, nodes: &nodes, services: &[] })
 }
 
 fn policy_user(user: &User) -> PolicyUser {
@@ -122,7 +134,7 @@ fn policy_node(node: &Node) -> PolicyNode {
 impl Staged {
     pub(crate) fn replace_policy(&mut self, text: String, now: UnixTime) -> Result<Answer, Refusal> {
         let policy = parse_new(&text, &self.state.registry)?;
-        let warnings = warnings(&policy, &self.state.registry);
+        let warnings = admit(&policy, &self.state.registry).map_err(Refusal::Policy)?;
         self.note(now, "policy", format!("{} bytes", text.len()));
         let row = Arc::new(PolicyRow { text, updated: now });
         self.state.policy = policy;

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use warren_ip::{IpRange, IpRanges};
 use warren_wire::{NodeId, UserId};
 
+use crate::node_attrs::AttrTable;
 use crate::node_set::NodeSet;
 use crate::policy::Policy;
 use crate::resolved::{Destination, Resolved};
 use crate::rule::Rule;
 use crate::selector::Selector;
 use crate::sources::{Resolver, Sources};
+use crate::ssh_table::SshTable;
 use crate::tailnet::{PolicyNode, Tailnet};
 
 /// What a policy means for these users and nodes. Holds until either changes.
@@ -37,6 +39,10 @@ pub struct Compiled {
     pub(crate) links: Vec<Link>,
     /// What `autogroup:self` means, by the owner of the devices.
     pub(crate) selves: BTreeMap<UserId, Own>,
+    /// The section `ssh`.
+    pub(crate) ssh: SshTable,
+    /// The section `nodeAttrs`.
+    pub(crate) attrs: AttrTable,
     problems: Vec<String>,
 }
 
@@ -98,6 +104,8 @@ impl Policy {
             resolved: Vec::new(),
             links: Vec::new(),
             selves: BTreeMap::new(),
+            ssh: SshTable::default(),
+            attrs: AttrTable::default(),
             problems: Vec::new(),
         };
         let mut resolver = Resolver::new(self, *tailnet);
@@ -106,6 +114,8 @@ impl Policy {
         for (place, rule) in self.rules.iter().flat_map(|rules| rules.iter()).enumerate() {
             compiled.add(place, rule, &mut known, &mut resolver);
         }
+        compiled.ssh = SshTable::new(self, &self.extras.ssh, tailnet, &mut resolver);
+        compiled.attrs = AttrTable::new(self, &self.extras.node_attrs, tailnet, &mut resolver);
         compiled.problems = resolver.problems.into_iter().collect();
         compiled
     }

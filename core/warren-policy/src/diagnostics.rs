@@ -111,7 +111,8 @@ impl<'a> Complaints<'a> {
         Err(Diagnostics(in_order(self.found)))
     }
 
-    fn diagnostic(&self, at: usize, path: impl fmt::Display, message: impl fmt::Display) -> Diagnostic {
+    /// A remark that is not made yet.
+    pub(crate) fn diagnostic(&self, at: usize, path: impl fmt::Display, message: impl fmt::Display) -> Diagnostic {
         let line = self.line_of(at);
         let start = line.checked_sub(2).and_then(|before| self.newlines.get(before)).map_or(0, |newline| newline + 1);
         let end = self.newlines.get(line - 1).copied().unwrap_or(self.text.len());

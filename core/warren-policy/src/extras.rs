@@ -1,23 +1,42 @@
-//! The sections that do not make packet filters: `ssh`, `sshTests`, `nodeAttrs`, `tests`, and what is only passed on.
+//! The sections that make no packet filters: `ssh`, `sshTests`, `nodeAttrs`, `tests`, and what is accepted without effect.
 
 use crate::diagnostics::Complaints;
 use crate::document::Document;
+use crate::node_attrs::{self, NodeAttrs};
 use crate::policy::Policy;
+use crate::policy_tests::{self, PolicyTest};
+use crate::ssh::{self, SshRule};
+use crate::ssh_tests::{self, SshTest};
 
 /// What those sections say.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Extras {
+    pub(crate) ssh: Vec<SshRule>,
+    pub(crate) ssh_tests: Vec<SshTest>,
+    pub(crate) node_attrs: Vec<NodeAttrs>,
+    pub(crate) tests: Vec<PolicyTest>,
     not_built: Vec<String>,
 }
 
 /// Sections that are accepted and have no effect. None of them gives anybody access.
-const NOT_BUILT: [&str; 8] =
-    ["ssh", "nodeAttrs", "tests", "sshTests", "attrConfig", "derpMap", "disableIPv4", "OneCGNATRoute"];
+const NOT_BUILT: [&str; 4] = ["attrConfig", "derpMap", "disableIPv4", "OneCGNATRoute"];
 
 impl Extras {
     /// Reads the sections. `policy` has its groups, hosts, sets, tags, postures and rules already.
-    pub(crate) fn read(_policy: &Policy, document: &Document, _complaints: &mut Complaints<'_>) -> Extras {
-        Extras { not_built: document.filled().filter(|name| NOT_BUILT.contains(name)).map(str::to_owned).collect() }
+    pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints<'_>) -> Extras {
+        let node_attrs = node_attrs::read(policy, document, complaints);
+        let mut not_built: Vec<String> =
+            document.filled().filter(|name| NOT_BUILT.contains(name)).map(str::to_owned).collect();
+        if node_attrs.iter().any(|entry| !entry.ip_pool.is_empty()) {
+            not_built.push("nodeAttrs.ipPool".to_owned());
+        }
+        Extras {
+            ssh: ssh::read(policy, document, complaints),
+            ssh_tests: ssh_tests::read(policy, document, complaints),
+            node_attrs,
+            tests: policy_tests::read(policy, document, complaints),
+            not_built,
+        }
     }
 
     pub(crate) fn not_built(&self) -> &[String] {

@@ -25,21 +25,39 @@
 //! [`Raw`](raw::Raw), called from `extras`. What walks rules (explaining, comparing, proving) walks `Policy::rules` if it
 //! is about every tailnet, and `Compiled::resolved` if it is about one.
 //!
+//! What a control server does with it:
+//!
+//! | when | call |
+//! |---|---|
+//! | an operator brings a text | [`Policy::parse`], then [`Policy::admit`]: refuses what `tests` and `sshTests` contradict |
+//! | users, nodes or the policy change | [`Policy::compile`], which cannot fail |
+//! | for each node's map | [`Compiled::filter_for`], [`Compiled::peers_of`], [`Compiled::route_use`] |
+//! | | [`Compiled::ssh_policy_for`]; [`Compiled::has_ssh`] if it is worth telling nodes that they may run a server |
+//! | in the node's own record | [`Compiled::cap_map_for`], beside what the server tells every node |
+//! | in its record for peers | [`Compiled::peer_cap_map_for`] |
+//! | a node asks whether to let a session in | [`Compiled::ssh_check`]: for how long a sign-in holds, and what to answer after it |
+//!
 //! Reference for behaviour: user-surface.md §4.
 
 #![forbid(unsafe_code)]
 
+mod admit;
 pub mod analysis;
 mod approve;
 mod compile;
 mod definitions;
 mod diagnostics;
 mod document;
+mod duration;
 mod extras;
 mod filter;
+mod logins;
+mod node_attrs;
 mod node_set;
 mod people;
+mod place;
 mod policy;
+mod policy_tests;
 mod ports;
 mod posture;
 mod raw;
@@ -49,12 +67,19 @@ mod rule;
 mod rules;
 mod selector;
 mod sources;
+mod ssh;
+mod ssh_table;
+mod ssh_tests;
 mod tailnet;
+mod test_reach;
+mod told;
 mod visibility;
 mod yaml;
 
 pub use compile::Compiled;
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use policy::{MAX_POLICY_LEN, Policy};
+pub use ssh::CheckPeriod;
+pub use ssh_table::SshCheck;
 pub use tailnet::{Attribute, PolicyNode, PolicyService, PolicyUser, Role, Tailnet};
 pub use visibility::RouteUse;

@@ -283,6 +283,24 @@ fn a_policy_may_not_be_written_with_a_word_that_names_two_people() {
     assert_eq!(world.snapshot().check_policy(text).expect_err("refused").to_string(), refusal);
 }
 
+#[test]
+fn a_policy_that_its_own_tests_contradict_is_refused_and_the_old_one_stays() {
+    let (mut world, [a, b, _]) = three();
+    let addr = world.control.registry().node(b).expect("a node").addresses()[0].addr();
+    let text = |word: &str| {
+        format!(
+            r#"{{"acls": [{{"action": "accept", "src": ["*"], "dst": ["*:*"]}}],
+                "tests": [{{"src": "*", "{word}": ["{addr}:22"]}}]}}"#
+        )
+    };
+    let refusal = world.ask(What::ReplacePolicy { text: text("deny") }).expect_err("refused").to_string();
+    assert!(refusal.contains("test(s) failed") && refusal.contains("expected DENIED, got ALLOWED"), "{refusal}");
+    assert_eq!(world.snapshot().check_policy(&text("deny")).expect_err("refused").to_string(), refusal);
+    assert!(world.control.registry().policy().is_none());
+    assert_eq!(world.snapshot().netmap_for(a).expect("a map").peers.len(), 2);
+    world.ask(What::ReplacePolicy { text: text("accept") }).expect("what holds is accepted");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Join(u8),

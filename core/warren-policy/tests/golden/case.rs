@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 use warren_ip::Prefix;
-use warren_policy::{Compiled, Policy, PolicyNode, PolicyUser, Role, Tailnet};
+use warren_policy::{Compiled, Diagnostics, Policy, PolicyNode, PolicyUser, Role, Tailnet};
+use warren_wire::ssh::SshRule;
 use warren_wire::{FilterRule, NodeId, UserId};
 
 #[derive(Deserialize)]
 pub struct Case {
     pub id: String,
     pub policy: Value,
+    pub tailnet_settings: Option<Value>,
     pub accepted: bool,
     pub error_message: Option<String>,
     pub users: Vec<User>,
@@ -39,6 +41,7 @@ pub struct Node {
 #[derive(Deserialize)]
 pub struct Expected {
     pub packet_filter: Option<Vec<FilterRule>>,
+    pub ssh_rules: Option<Vec<SshRule>>,
     #[serde(rename = "self")]
     pub own: Option<Own>,
     pub peers: Option<BTreeMap<String, Peer>>,
@@ -52,6 +55,7 @@ pub struct Own {
 #[derive(Deserialize)]
 pub struct Peer {
     pub allowed_ips: Option<Vec<Prefix>>,
+    pub cap_map: Option<BTreeMap<String, Value>>,
     pub primary_routes: Option<Vec<Prefix>>,
 }
 
@@ -62,6 +66,11 @@ impl Case {
             Value::String(text) => text.clone(),
             value => serde_json::to_string_pretty(value).expect("JSON"),
         }
+    }
+
+    /// A setting that was in force.
+    pub fn setting(&self, name: &str) -> Option<&Value> {
+        self.tailnet_settings.as_ref()?.get("settings")?.get(name)
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -86,6 +95,15 @@ impl<'c> World<'c> {
             case.nodes.values().enumerate().map(|(place, node)| policy_node(place, node, &users, policy)).collect();
         let compiled = policy.compile(&Tailnet { users: &users, nodes: &nodes, services: &[] });
         World { case, policy, users, nodes, compiled }
+    }
+
+    /// What is said against the policy where its tailnet is known. The e-mail domain of a recorded network is that of
+    /// whoever founded it; the other people were invited.
+    pub fn check(&self) -> Result<(), Diagnostics> {
+        let founder = self.users.first().and_then(|user| user.email.rsplit_once('@'));
+        let domains: Vec<String> = founder.iter().map(|(_, domain)| (*domain).to_owned()).collect();
+        let tailnet = Tailnet { users: &self.users, nodes: &self.nodes, services: &[] };
+        self.policy.admit(&tailnet, &domains).map(|_| ())
     }
 
     pub fn name(&self, node: NodeId) -> &'c str {

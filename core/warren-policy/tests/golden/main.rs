@@ -6,9 +6,11 @@
 // Reading cases from a folder that is named from outside is all that this test is about.
 #![allow(clippy::disallowed_methods)]
 
+mod attributes;
 mod case;
 mod filters;
 mod routes;
+mod ssh;
 
 use std::fs;
 use std::path::Path;
@@ -38,15 +40,18 @@ const CATEGORIES: [Category; 7] = [
     Category { name: "acl", compare: filters::compare, refusal: Refusal::InWords, floor: None },
     Category { name: "grant", compare: filters::compare, refusal: Refusal::InWords, floor: None },
     Category { name: "routes", compare: routes::compare, refusal: Refusal::InWords, floor: None },
-    Category { name: "ssh", compare: not_built, refusal: Refusal::InWords, floor: Some(2) },
-    Category { name: "nodeattrs", compare: not_built, refusal: Refusal::Anyhow, floor: Some(0) },
-    Category { name: "policytest", compare: not_built, refusal: Refusal::InWords, floor: Some(0) },
-    Category { name: "sshtest", compare: not_built, refusal: Refusal::InWords, floor: Some(0) },
+    Category { name: "ssh", compare: ssh::compare, refusal: Refusal::InWords, floor: None },
+    Category { name: "nodeattrs", compare: attributes::compare, refusal: Refusal::Anyhow, floor: None },
+    Category { name: "policytest", compare: accepted, refusal: Refusal::InWords, floor: None },
+    Category { name: "sshtest", compare: accepted, refusal: Refusal::InWords, floor: None },
 ];
 
 /// Where the reference service sends something that only makes sense inside it, by case and with the reason. An exception
 /// never hides a difference in who may reach whom.
-const EXCEPTIONS: [(&str, &str); 0] = [];
+const EXCEPTIONS: [(&str, &str); 1] = [(
+    "ssh-e1",
+    "who published the recording replaced the domain in the policy, but not in the answer, where it stands in capitals",
+)];
 
 /// Its own `main`, because the harness would swallow what a passing test prints, and a skipped one must be seen.
 fn main() {
@@ -107,22 +112,28 @@ fn read_cases(folder: &Path) -> Vec<Case> {
 }
 
 fn run(category: &Category, case: &Case) -> Result<(), String> {
-    let text = case.policy_text();
-    match (Policy::parse(&text), case.accepted) {
-        (Ok(policy), true) => (category.compare)(&World::new(case, &policy)),
-        (Err(error), true) => Err(format!("refused: {error}")),
-        (Ok(_), false) => Err(format!("accepted, but must be refused: {:?}", case.error_message)),
-        (Err(error), false) => {
-            let message = case.error_message.as_deref().unwrap_or_default();
-            if category.refusal == Refusal::Anyhow || error.to_string().contains(message) {
-                Ok(())
-            } else {
-                Err(format!("refused with {error}, not with {message}"))
+    let error = match Policy::parse(&case.policy_text()) {
+        Err(error) => error,
+        Ok(policy) => {
+            let world = World::new(case, &policy);
+            match world.check() {
+                Err(error) => error,
+                Ok(()) if case.accepted => return (category.compare)(&world),
+                Ok(()) => return Err(format!("accepted, but must be refused: {:?}", case.error_message)),
             }
         }
+    };
+    let message = case.error_message.as_deref().unwrap_or_default();
+    if case.accepted {
+        Err(format!("refused: {error}"))
+    } else if category.refusal == Refusal::Anyhow || error.to_string().contains(message) {
+        Ok(())
+    } else {
+        Err(format!("refused with {error}, not with {message}"))
     }
 }
 
-fn not_built(_world: &World<'_>) -> Result<(), String> {
-    Err("not built".to_owned())
+/// Nothing was recorded but that the policy is accepted.
+fn accepted(_world: &World<'_>) -> Result<(), String> {
+    Ok(())
 }

@@ -61,9 +61,10 @@ fn unknown_fields_are_refused_and_notes_of_editors_are_not() {
 
 #[test]
 fn parts_that_are_not_built_and_give_nobody_access_are_named() {
-    let policy =
-        Policy::parse(r#"{"ssh": [{"action": "accept"}], "tests": [], "nodeAttrs": [{"target": ["*"]}]}"#).unwrap();
-    assert_eq!(policy.not_built(), ["ssh", "nodeAttrs"]);
+    let policy = Policy::parse(
+        r#"{"attrConfig": {}, "derpMap": {"Regions": {}}, "nodeAttrs": [{"target": ["*"], "ipPool": ["100.81.0.0/16"]}]}"#,
+    );
+    assert_eq!(policy.unwrap().not_built(), ["derpMap", "nodeAttrs.ipPool"]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The policy engine through its public face.
 
 mod as_written;
+mod assertions;
+mod attributes;
 mod grants;
 mod language;
 mod laws;
@@ -10,6 +12,8 @@ mod laws_prove;
 mod naive;
 mod random;
 mod rules;
+mod ssh;
+mod ssh_assertions;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -48,6 +52,15 @@ fn addrs(index: usize) -> Vec<IpAddr> {
 }
 
 impl World {
+    /// What is said against a policy here, without the places; empty if nothing is.
+    #[track_caller]
+    fn check(&self, policy: &str) -> String {
+        let policy = Policy::parse(policy).unwrap_or_else(|error| panic!("{error}"));
+        let checked = policy.admit(&Tailnet { users: &self.users, nodes: &self.nodes, services: &[] }, &[]);
+        let said = checked.err().map(|failures| failures.0).unwrap_or_default();
+        said.into_iter().map(|failure| failure.message).collect::<Vec<_>>().join("\n")
+    }
+
     #[track_caller]
     fn compile(&self, policy: &str) -> Compiled {
         let policy = Policy::parse(policy).unwrap_or_else(|error| panic!("{error}"));
