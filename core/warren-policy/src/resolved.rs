@@ -1,5 +1,7 @@
 //! A rule over one tailnet: the same sentence as [`crate::rule::Rule`], with words turned into sets.
 
+use std::sync::Arc;
+
 use warren_ip::IpRanges;
 
 use crate::node_set::NodeSet;
@@ -17,21 +19,21 @@ pub(crate) struct Resolved {
     pub(crate) routers: Option<NodeSet>,
 }
 
-/// What a destination selector means over one tailnet.
+/// What a destination selector means over one tailnet. Large sets are shared by all rules that name them.
 #[derive(Clone, Debug)]
 pub(crate) enum Destination {
     /// `*`: everything that there is.
     Everything,
     /// Nodes by name. Each is told of its own addresses only; `ranges` are the addresses of all of them.
-    Nodes { nodes: NodeSet, ranges: IpRanges },
+    Nodes { nodes: Arc<NodeSet>, ranges: Arc<IpRanges> },
     /// Hosts, addresses and sets, as the policy writes them.
-    Networks(IpRanges),
+    Networks(Arc<IpRanges>),
     /// Public addresses, through an exit node.
     Internet,
     /// The source's own devices.
     Selves,
     /// A service: its hosts are told of its addresses.
-    Service { hosts: NodeSet, ranges: IpRanges },
+    Service { hosts: Arc<NodeSet>, ranges: Arc<IpRanges> },
     /// A word that means no node here.
     Nothing,
 }

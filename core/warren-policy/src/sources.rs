@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use warren_ip::{IpRange, IpRanges, Prefix};
 use warren_wire::UserId;
@@ -27,6 +28,7 @@ pub(crate) struct Resolver<'a> {
     exits: NodeSet,
     /// People's nodes by the selectors that name them.
     known: BTreeMap<Selector, Vec<usize>>,
+    destinations: BTreeMap<Selector, (Destination, Arc<NodeSet>)>,
     /// Addresses that may be sources, by the postures that are asked for.
     admitted: BTreeMap<Vec<String>, IpRanges>,
     pub(crate) problems: BTreeSet<String>,
@@ -56,6 +58,7 @@ impl<'a> Resolver<'a> {
             tailnet,
             directory: Directory::new(tailnet.users),
             known: BTreeMap::new(),
+            destinations: BTreeMap::new(),
             admitted: BTreeMap::new(),
             by_owner: BTreeMap::new(),
             by_tag: BTreeMap::new(),
@@ -218,7 +221,17 @@ impl<'a> Resolver<'a> {
     }
 
     /// What one destination means here, and the nodes that whoever may reach it must see.
-    pub(crate) fn destination(&mut self, selector: &Selector) -> (Destination, NodeSet) {
+    pub(crate) fn destination(&mut self, selector: &Selector) -> (Destination, Arc<NodeSet>) {
+        if let Some(known) = self.destinations.get(selector) {
+            return known.clone();
+        }
+        let (destination, reach) = self.new_destination(selector);
+        let new = (destination, Arc::new(reach));
+        self.destinations.insert(selector.clone(), new.clone());
+        new
+    }
+
+    fn new_destination(&mut self, selector: &Selector) -> (Destination, NodeSet) {
         match selector {
             Selector::Everyone => {
                 let mut everyone = self.no_nodes();
@@ -241,7 +254,7 @@ impl<'a> Resolver<'a> {
                     }
                     let nodes = self.nodes_at(&ranges);
                     let reach = self.with_routed(nodes.clone(), &ranges);
-                    (Destination::Nodes { nodes, ranges }, reach)
+                    (Destination::Nodes { nodes: Arc::new(nodes), ranges: Arc::new(ranges) }, reach)
                 }
                 None => {
                     let Some(ranges) = self.literal(selector).filter(|ranges| !ranges.is_empty()) else {
@@ -251,7 +264,7 @@ impl<'a> Resolver<'a> {
                     if is_whole(&ranges) {
                         reach.union_with(&self.exits);
                     }
-                    (Destination::Networks(ranges), reach)
+                    (Destination::Networks(Arc::new(ranges)), reach)
                 }
             },
         }
@@ -268,8 +281,8 @@ impl<'a> Resolver<'a> {
                 hosts.insert(place);
             }
         }
-        let ranges = service.addrs.iter().map(|addr| IpRange::from(*addr)).collect();
-        (Destination::Service { hosts: hosts.clone(), ranges }, hosts)
+        let ranges: IpRanges = service.addrs.iter().map(|addr| IpRange::from(*addr)).collect();
+        (Destination::Service { hosts: Arc::new(hosts.clone()), ranges: Arc::new(ranges) }, hosts)
     }
 
     /// Nodes with one of the tags.

@@ -149,7 +149,7 @@ impl Destination {
     pub(crate) fn networks(&self) -> IpRanges {
         match self {
             Destination::Everything => everywhere(),
-            Destination::Networks(ranges) => ranges.clone(),
+            Destination::Networks(ranges) => IpRanges::clone(ranges),
             Destination::Internet => internet(),
             Destination::Nodes { .. } | Destination::Selves | Destination::Service { .. } | Destination::Nothing => {
                 IpRanges::new()
