@@ -163,6 +163,12 @@ impl IpRanges {
         self.ranges.get(at).is_some_and(|have| have.overlaps(&range))
     }
 
+    /// The whole ranges of the set that share an address with `range`. Costs what it finds, not what there is.
+    pub fn overlapping(&self, range: IpRange) -> impl Iterator<Item = IpRange> + '_ {
+        let at = self.ranges.partition_point(|have| have.last < range.first);
+        self.ranges[at..].iter().copied().take_while(move |have| have.overlaps(&range))
+    }
+
     /// Whether every address of `other` is in this set.
     pub fn covers_all(&self, other: &IpRanges) -> bool {
         other.iter().all(|range| self.covers(range))
@@ -364,6 +370,10 @@ mod tests {
             let other_set: IpRanges = other.iter().copied().collect();
             let both = set.intersection(&other_set);
             let rest = set.complement();
+            for range in &other {
+                let found: Vec<IpRange> = set.overlapping(*range).collect();
+                prop_assert_eq!(found, set.iter().filter(|have| have.overlaps(range)).collect::<Vec<_>>());
+            }
             prop_assert_eq!(&rest.complement(), &set);
             prop_assert!(rest.contains("10.1.0.0".parse().unwrap()) && rest.contains("::1".parse().unwrap()));
             let networks: Vec<Prefix> = set.prefixes().collect();

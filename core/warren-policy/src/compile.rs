@@ -70,7 +70,7 @@ pub(crate) struct Own {
     /// Their addresses.
     pub(crate) texts: Vec<String>,
     /// By the place of a rule in `resolved`: those of the devices that are among its sources.
-    pub(crate) from: BTreeMap<usize, OwnSources>,
+    pub(crate) from: BTreeMap<usize, Arc<OwnSources>>,
 }
 
 /// The devices of one person among the sources of one rule.
@@ -127,6 +127,8 @@ struct Known<'r> {
     /// Places of sources by the selectors and postures that they were written with.
     sources: BTreeMap<(&'r [Selector], &'r [String]), usize>,
     keys: BTreeMap<Vec<String>, usize>,
+    /// By the place of the sources.
+    own: BTreeMap<(usize, UserId), Option<Arc<OwnSources>>>,
 }
 
 impl Known<'_> {
@@ -181,20 +183,40 @@ impl Compiled {
     fn add_selves(&mut self, sources: usize, known: &mut Known<'_>, resolver: &Resolver<'_>) {
         let order = self.resolved.len();
         for (owner, devices) in resolver.owners() {
-            let is_source = |place: &usize| self.sources[sources].nodes.contains(*place);
-            let places: Vec<usize> = devices.iter().copied().filter(is_source).collect();
-            if places.is_empty() {
-                continue;
-            }
+            let from = match known.own.get(&(sources, *owner)) {
+                Some(from) => from.clone(),
+                None => {
+                    let from = self.own_sources(sources, devices, known, resolver).map(Arc::new);
+                    known.own.insert((sources, *owner), from.clone());
+                    from
+                }
+            };
+            let Some(from) = from else { continue };
             let own = self.selves.entry(*owner).or_insert_with(|| Own {
                 devices: devices.clone(),
                 texts: each_once(resolver.addresses_of(devices).iter()),
                 from: BTreeMap::new(),
             });
-            let texts = each_once(resolver.addresses_of(&places).iter());
-            let key = known.key(&texts);
-            own.from.insert(order, OwnSources { places, texts, key });
+            own.from.insert(order, from);
         }
+    }
+
+    /// `None`: none of these devices is among the sources.
+    fn own_sources(
+        &self,
+        sources: usize,
+        devices: &[usize],
+        known: &mut Known<'_>,
+        resolver: &Resolver<'_>,
+    ) -> Option<OwnSources> {
+        let is_source = |place: &usize| self.sources[sources].nodes.contains(*place);
+        let places: Vec<usize> = devices.iter().copied().filter(is_source).collect();
+        if places.is_empty() {
+            return None;
+        }
+        let texts = each_once(resolver.addresses_of(&places).iter());
+        let key = known.key(&texts);
+        Some(OwnSources { places, texts, key })
     }
 
     /// The devices of whoever owns this node, if rules speak of them.

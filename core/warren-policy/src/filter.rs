@@ -153,9 +153,7 @@ impl NodeFacts {
             }
             Destination::Nodes { nodes, ranges } => {
                 let mut texts = if nodes.contains(place) { own_addresses(self) } else { Vec::new() };
-                if self.is_routed {
-                    texts.extend(ranges.iter().filter(|range| self.serves(*range)).map(|range| range.to_string()));
-                }
+                texts.extend(self.served_of(ranges).iter().map(ToString::to_string));
                 texts
             }
             Destination::Service { hosts, ranges } => {
@@ -213,10 +211,22 @@ impl NodeFacts {
         match destination {
             Destination::Internet if self.is_exit => internet().iter().map(|range| range.to_string()).collect(),
             Destination::Networks(ranges) | Destination::Nodes { ranges, .. } => {
-                ranges.iter().filter(|range| self.serves(*range)).map(|range| range.to_string()).collect()
+                self.served_of(ranges).iter().map(ToString::to_string).collect()
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Those of the ranges that share an address with a network behind this node, in order.
+    fn served_of(&self, ranges: &IpRanges) -> Vec<IpRange> {
+        if !self.is_routed {
+            return Vec::new();
+        }
+        let mut served: Vec<IpRange> =
+            self.node.subnet_routes().flat_map(|route| ranges.overlapping(route.into())).collect();
+        served.sort_unstable();
+        served.dedup();
+        served
     }
 
     fn serves(&self, range: IpRange) -> bool {
