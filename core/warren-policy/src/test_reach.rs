@@ -128,8 +128,8 @@ impl Judge<'_, '_> {
     fn ranges_of(&mut self, destination: &Selector) -> IpRanges {
         match self.resolver.destination(destination).0 {
             Destination::Everything => self.resolver.sources(&[Selector::Everyone], &[]).ranges,
-            Destination::Nodes { ranges, .. } | Destination::Service { ranges, .. } => ranges,
-            Destination::Networks(ranges) => ranges,
+            Destination::Nodes { ranges, .. } | Destination::Service { ranges, .. } => IpRanges::clone(&ranges),
+            Destination::Networks(ranges) => IpRanges::clone(&ranges),
             Destination::Internet | Destination::Selves | Destination::Nothing => IpRanges::new(),
         }
     }
