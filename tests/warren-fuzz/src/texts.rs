@@ -20,7 +20,8 @@ fn nodes() -> Vec<PolicyNode> {
     vec![node(1, Some(1), &[]), node(2, Some(2), &[]), node(3, None, &["tag:web"])]
 }
 
-/// A policy that is read compiles over a small network, and every filter that it gives is one that nodes take whole.
+/// A policy that is read compiles over a small network, and every filter that it gives is one that nodes take whole. What
+/// it says of itself can be judged there, and a check is asked of nobody whom no rule lets in.
 pub fn policy(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok(policy) = Policy::parse(text) else { return false };
@@ -31,8 +32,16 @@ pub fn policy(bytes: &[u8]) -> bool {
         ..PolicyUser::default()
     };
     let (users, nodes) = ([user(1, "ann"), user(2, "bob")], nodes());
-    let compiled = policy.compile(&Tailnet { users: &users, nodes: &nodes, services: &[] });
+    let tailnet = Tailnet { users: &users, nodes: &nodes, services: &[] };
+    let compiled = policy.compile(&tailnet);
+    let failures = policy.admit(&tailnet, &[]).err().map(|failures| failures.0);
+    assert!(failures.is_none_or(|failures| !failures.is_empty()));
     for node in &nodes {
+        let (ssh, caps) = (compiled.ssh_policy_for(node.id, "https://control.test"), compiled.cap_map_for(node.id));
+        assert!(ssh.rules.iter().all(|rule| !rule.principals.is_empty() && rule.action.is_some()));
+        assert!(compiled.peer_cap_map_for(node.id).keys().all(|name| caps.contains_key(name)));
+        let is_checked = nodes.iter().any(|from| compiled.ssh_check(from.id, node.id, "root").is_some());
+        assert!(!is_checked || !ssh.rules.is_empty());
         let (_, problems) = Filter::compile(&compiled.filter_for(node.id), |_| Vec::new());
         assert!(problems.is_empty(), "{problems:?}");
         compiled.peers_of(node.id).for_each(|peer| assert!(compiled.visible(peer, node.id)));
