@@ -84,6 +84,9 @@ impl<'a> Directory<'a> {
             Selector::Autogroup(Autogroup::Role(role)) => named.users = all(&|user| user.holds(*role)),
             _ => return None,
         }
+        if named.users.is_empty() && matches!(selector, Selector::Domain(_) | Selector::Autogroup(Autogroup::Role(_))) {
+            named.problems.push(format!("no user found: {selector}"));
+        }
         named.users.sort_unstable();
         named.users.dedup();
         Some(named)

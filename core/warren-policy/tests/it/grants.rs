@@ -195,6 +195,9 @@ fn people_are_named_by_role_domain_and_the_providers_groups() {
     assert_eq!(from("autogroup:admin"), [1], "who owns the network administers it");
     assert!(from("autogroup:auditor").is_empty());
     assert_eq!(from("user:*@example.com"), [1, 2]);
+    let unheld = grant(r#""src": ["autogroup:auditor", "user:*@no.example"], "dst": ["tag:b"], "ip": ["22"]"#);
+    let problems = ["no user found: autogroup:auditor", "no user found: user:*@no.example"];
+    assert_eq!(world.compile(&unheld).problems(), problems);
     assert_eq!(from("group:ops@oidc"), [2]);
     assert_eq!(from("group:ops@example.com"), [2]);
     assert!(from("group:ops@example.org").is_empty());
