@@ -115,7 +115,21 @@ pub enum What {
         /// At least one, each `tag:` and a name.
         tags: BTreeSet<String>,
     },
-    /// Replaces the approved routes of a node. Stored; no peer routes by them yet.
+    /// Gives a node to a person, and so takes its tags away.
+    MoveNode {
+        /// Which.
+        node: NodeId,
+        /// Whose it is from now on.
+        user: UserId,
+    },
+    /// Shows or hides where a node is in the underlay.
+    HideEndpoints {
+        /// Which.
+        node: NodeId,
+        /// Peers are not told.
+        hide: bool,
+    },
+    /// Replaces the approved routes of a node.
     SetRoutes {
         /// Which.
         node: NodeId,
@@ -140,10 +154,12 @@ pub enum What {
         /// Short, unique.
         name: String,
     },
-    /// Forgets a person who has no nodes; their join keys go too.
+    /// Forgets a person; their join keys go too.
     DeleteUser {
         /// Whom.
         user: UserId,
+        /// Their nodes as well; without this, a person who has any is not forgotten.
+        with_nodes: bool,
     },
     /// Makes a join key.
     CreateKey {
@@ -180,6 +196,11 @@ pub enum What {
         /// The new host name, unsanitised.
         hostname: String,
     },
+    /// A node announces other routes: those that the policy approves are approved.
+    ApproveAnnounced {
+        /// Which.
+        node: NodeId,
+    },
     /// Marks the keys that have expired by now, so that peers hear of it.
     ExpireDue,
     /// Removes an ephemeral node that has been away for long. Refused if it came back.
@@ -201,6 +222,8 @@ impl What {
             Self::RenameNode { .. } => "rename_node",
             Self::DeleteNode { .. } => "delete_node",
             Self::SetTags { .. } => "set_tags",
+            Self::MoveNode { .. } => "move_node",
+            Self::HideEndpoints { .. } => "hide_endpoints",
             Self::SetRoutes { .. } => "set_routes",
             Self::CreateUser { .. } => "create_user",
             Self::RenameUser { .. } => "rename_user",
@@ -210,6 +233,7 @@ impl What {
             Self::DeleteKey { .. } => "delete_key",
             Self::ReplacePolicy { .. } => "replace_policy",
             Self::FollowHostname { .. } => "follow_hostname",
+            Self::ApproveAnnounced { .. } => "approve_announced",
             Self::ExpireDue => "expire_due",
             Self::RemoveAway { .. } => "remove_away",
         }

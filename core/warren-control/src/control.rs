@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use warren_crypto::UnixTime;
-use warren_wire::{MapRequest, NodeId, RelayMap, UserId};
+use warren_wire::{DnsRecord, MapRequest, NodeId, RelayMap, UserId};
 
+use crate::approvals;
+use crate::clones::ChannelId;
 use crate::command::{Command, What};
 use crate::dns;
 use crate::event::{Event, Impact, impact};
 use crate::pending::{AuthId, Pending, Waiting};
-use crate::presence::Presence;
+use crate::presence::{Presence, Present};
 use crate::records;
 use crate::registry::{Registry, RowsError};
+use crate::routers::Routers;
+use crate::routes::{self, Serving};
 use crate::rows::{Revision, Rows, SoftRow};
 use crate::settings::Settings;
 use crate::snapshot::{Snapshot, Touched, Turn};
@@ -41,7 +45,11 @@ pub struct Control {
     stale_users: BTreeSet<UserId>,
     stale_reach: bool,
     stale_relays: bool,
+    stale_dns: bool,
     stale_rows: bool,
+    routers: Routers,
+    /// The latest time that was heard of.
+    now: Instant,
 }
 
 /// A batch that was decided on another state than the present one; nothing was applied.
@@ -70,7 +78,13 @@ impl Control {
         }
         let settings = Arc::new(settings);
         let state = Draft { registry, pending: Pending::default(), policy };
-        let published = first_picture(&settings, &state, &presence);
+        let mut routers = Routers::default();
+        for node in state.registry.nodes() {
+            let present = presence.get(node.id).map(|present| &**present);
+            routers.set(node.id, routes::served(node, present), false);
+        }
+        let serving = routers.elect(settings.probing, now).unwrap_or_default();
+        let published = first_picture(&settings, &state, &presence, serving);
         Ok(Self {
             settings,
             state,
@@ -82,27 +96,32 @@ impl Control {
             stale_users: BTreeSet::new(),
             stale_reach: false,
             stale_relays: false,
+            stale_dns: false,
             stale_rows: false,
+            routers,
+            now,
         })
     }
 
-    /// A map stream of `node` has begun.
-    pub fn handle_stream_started(&mut self, node: NodeId) {
+    /// A map stream of `node` has begun on this channel of its machine.
+    pub fn handle_stream_started(&mut self, node: NodeId, channel: ChannelId, now: Instant) {
+        self.now = now;
         if self.state.registry.node(node).is_some() {
-            self.presence.session_started(node);
+            self.presence.session_started(node, channel, now);
         }
     }
 
     /// A map stream of `node` has ended. Every start has exactly one end, in any order.
-    pub fn handle_stream_ended(&mut self, node: NodeId, now: Instant, wall: UnixTime) {
+    pub fn handle_stream_ended(&mut self, node: NodeId, channel: ChannelId, now: Instant, wall: UnixTime) {
+        self.now = now;
         let Some(row) = self.state.registry.node(node) else { return };
         let remove_after = row.ephemeral.then_some(self.settings.ephemeral_timeout);
-        self.presence.session_ended(node, remove_after, now, wall);
+        self.presence.session_ended(node, channel, remove_after, now, wall);
     }
 
     /// Takes in what a map request of `node` says (streaming, lite or one-shot). Returns whether anything was new.
     /// The caller has found the node by machine and node key ([`Snapshot::node_of`]).
-    pub fn handle_map_request(&mut self, node: NodeId, request: &MapRequest) -> bool {
+    pub fn handle_map_request(&mut self, node: NodeId, channel: ChannelId, request: &MapRequest, now: Instant) -> bool {
         let Some(row) = self.state.registry.node(node) else { return false };
         if request.read_only {
             return false;
@@ -112,11 +131,30 @@ impl Control {
             let what = What::FollowHostname { node, hostname: hostname.to_owned() };
             self.asks.push_back(Command::by_server(what));
         }
-        self.presence.hear_request(node, request)
+        let row = Arc::clone(row);
+        self.now = now;
+        let before = self.presence.get(node).cloned();
+        let is_new = self.presence.hear_request(node, channel, request, now);
+        let after = self.presence.get(node).map(|present| &**present);
+        let announced = routes::announced(after);
+        if is_new
+            && routes::announced(before.as_deref()) != announced
+            && !approvals::fresh(&self.state.policy, &self.state.registry, &row, announced).is_empty()
+        {
+            self.asks.push_back(Command::by_server(What::ApproveAnnounced { node }));
+        }
+        is_new
+    }
+
+    /// A router showed a sign of life after [`Control::poll_probe`] asked for one.
+    pub fn handle_probe_answer(&mut self, node: NodeId) {
+        self.routers.handle_answer(node);
     }
 
     /// Time passed: graces end, ephemeral nodes become due, keys expire.
     pub fn handle_timeout(&mut self, now: Instant, wall: UnixTime) {
+        self.now = now;
+        self.routers.handle_timeout(self.settings.probing, now);
         for node in self.presence.handle_timeout(now) {
             self.asks.push_back(Command::by_server(What::RemoveAway { node }));
         }
@@ -137,6 +175,7 @@ impl Control {
         if batch.base != present {
             return Err(Stale { base: batch.base, present });
         }
+        self.now = now;
         self.state = batch.state;
         self.stale_rows |= !batch.rows.is_empty();
         for event in &batch.events {
@@ -158,6 +197,16 @@ impl Control {
         }
     }
 
+    /// Other names beside those of nodes, from now on.
+    pub fn set_extra_records(&mut self, extra_records: Vec<DnsRecord>) {
+        if self.settings.dns.extra_records != extra_records {
+            let mut settings = Settings::clone(&self.settings);
+            settings.dns.extra_records = extra_records;
+            self.settings = Arc::new(settings);
+            self.stale_dns = true;
+        }
+    }
+
     /// Makes a new picture if anything changed that a reader could see. Call it after a batch, or some tens of times a
     /// second, never per change: every session looks at every picture.
     pub fn publish(&mut self) -> Option<Arc<Snapshot>> {
@@ -166,6 +215,8 @@ impl Control {
             && self.stale_users.is_empty()
             && !self.stale_reach
             && !self.stale_relays
+            && !self.stale_dns
+            && !self.routers.is_stale()
             && !self.stale_rows;
         if is_fresh {
             return None;
@@ -177,6 +228,8 @@ impl Control {
         picture.known = self.presence.known();
         let mut nodes = Vec::new();
         for node in std::mem::take(&mut self.stale_nodes) {
+            self.stale_reach |= self.look_at_routes(node);
+            self.stale_reach |= self.has_other_posture(node);
             let before = picture.records.get(&node).cloned();
             let after = self.record(node);
             if before.as_deref() == after.as_deref() {
@@ -189,11 +242,20 @@ impl Control {
             nodes.push(Touched { node, before });
         }
         if std::mem::take(&mut self.stale_reach) {
-            picture.reach = Reach::new(&self.state.policy, &picture.registry);
+            picture.reach = Reach::new(&self.state.policy, &picture.registry, &picture.known);
             picture.reach_seq = picture.seq;
+        }
+        if let Some(serving) = self.routers.elect(self.settings.probing, self.now)
+            && *picture.serving != serving
+        {
+            picture.serving = Arc::new(serving);
+            picture.serving_seq = picture.seq;
         }
         if std::mem::take(&mut self.stale_relays) {
             picture.relay_map = Arc::new(self.settings.relay_map.clone());
+        }
+        if std::mem::take(&mut self.stale_dns) {
+            picture.dns = Arc::new(dns::config(&self.settings));
         }
         self.stale_rows = false;
         let users = std::mem::take(&mut self.stale_users).into_iter().collect();
@@ -210,9 +272,16 @@ impl Control {
         self.asks.pop_front()
     }
 
+    /// A node that must show within [`crate::Probing::answer_within`] that it is there: ask it for a sign of life over its
+    /// map stream, and say so when one came ([`Control::handle_probe_answer`]). Call until `None`.
+    pub fn poll_probe(&mut self) -> Option<NodeId> {
+        self.routers.poll_probe()
+    }
+
     /// When [`Control::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Instant {
-        self.presence.poll_timeout().map_or(self.next_tick, |at| at.min(self.next_tick))
+        let others = self.presence.poll_timeout().into_iter().chain(self.routers.poll_timeout());
+        others.fold(self.next_tick, Instant::min)
     }
 
     /// Soft facts to be stored, without haste: every second or so, and at the end. After a crash nodes say most of
@@ -256,6 +325,19 @@ impl Control {
         self.state.clone()
     }
 
+    /// Whether the device says other things of itself than it did, on which rules may turn.
+    fn has_other_posture(&self, node: NodeId) -> bool {
+        let said = |known: Option<&Arc<Present>>| known.map(|present| visibility::attributes(&present.hostinfo));
+        said(self.published.known.get(&node)) != said(self.presence.get(node))
+    }
+
+    /// Tells the routers what a node serves now. Returns whether its networks changed, which filters may speak of.
+    fn look_at_routes(&mut self, node: NodeId) -> bool {
+        let present = self.presence.get(node).map(|present| &**present);
+        let served = self.state.registry.node(node).map(|row| routes::served(row, present)).unwrap_or_default();
+        self.routers.set(node, served, present.is_some_and(|present| present.online))
+    }
+
     fn record(&self, node: NodeId) -> Option<Arc<warren_wire::Node>> {
         let row = self.state.registry.node(node)?;
         let present = self.presence.get(node).map(|present| &**present);
@@ -289,7 +371,7 @@ impl Control {
     }
 }
 
-fn first_picture(settings: &Arc<Settings>, state: &Draft, presence: &Presence) -> Snapshot {
+fn first_picture(settings: &Arc<Settings>, state: &Draft, presence: &Presence, serving: Serving) -> Snapshot {
     let mut records = Table::default();
     for node in state.registry.nodes() {
         let present = presence.get(node.id).map(|present| &**present);
@@ -303,8 +385,10 @@ fn first_picture(settings: &Arc<Settings>, state: &Draft, presence: &Presence) -
         registry: state.registry.clone(),
         known: presence.known(),
         records,
-        reach: Reach::new(&state.policy, &state.registry),
+        reach: Reach::new(&state.policy, &state.registry, &presence.known()),
         reach_seq: 1,
+        serving: Arc::new(serving),
+        serving_seq: 1,
         relay_map: Arc::new(settings.relay_map.clone()),
         dns: Arc::new(dns::config(settings)),
         turns: VecDeque::from([Arc::new(Turn { seq: 1, nodes: Vec::new(), users: Vec::new() })]),

@@ -28,6 +28,7 @@ pub(crate) fn config(settings: &Settings) -> DnsConfig {
     }
     config.domains.push(settings.base_domain.clone());
     config.domains.extend(dns.search_domains.iter().cloned());
+    config.extra_records = dns.extra_records.clone();
     config
 }
 

@@ -10,6 +10,7 @@
 //! | [`staged`] | the overlay on which a batch is decided, and the batch |
 //! | [`register`] | how a machine gets in, comes back and leaves |
 //! | [`event`] | what was decided, and who must hear of it |
+//! | [`clones`] | two machines with one state |
 //! | [`presence`] | what nodes say about themselves, beside the registry |
 //! | [`snapshot`] | what everyone reads |
 //! | [`map_session`] | what one map stream sends next |
@@ -35,11 +36,14 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod approvals;
 mod auth_keys;
+pub mod clones;
 pub mod command;
 mod control;
 mod dns;
 pub mod event;
+mod health;
 pub mod map_session;
 mod names;
 mod node_set;
@@ -51,6 +55,8 @@ pub mod presence;
 mod records;
 pub mod register;
 mod registry;
+mod routers;
+mod routes;
 pub mod rows;
 pub mod settings;
 pub mod snapshot;
@@ -59,6 +65,7 @@ mod table;
 mod visibility;
 
 pub use auth_keys::KeySecret;
+pub use clones::ChannelId;
 pub use command::{Actor, Answer, Command, Refusal, RegisterRefusal, What};
 pub use control::{Control, Stale};
 pub use event::{Event, Impact, impact};
@@ -68,6 +75,8 @@ pub use pending::{AuthId, NotAnAuthId, Waiting};
 pub use presence::{Presence, Present};
 pub use register::RegisterAnswer;
 pub use registry::{Registry, RowsError};
+pub use routers::Probing;
+pub use routes::Served;
 pub use rows::{AuditLine, RowChange, Rows, SoftRow};
 pub use settings::{DnsSettings, Settings, SettingsError};
 pub use snapshot::{MapError, Snapshot};

@@ -12,15 +12,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use warren_crypto::{NodePublic, UnixTime};
+use warren_ip::Prefix;
 use warren_wire::netmap::{NetMap, diff, full};
 use warren_wire::{
     CapabilityVersion, Debug as WireDebug, DnsConfig, FilterRule, MapResponse, Node as WireNode, NodeId, RelayMap,
     UserId,
 };
 
+use crate::health::{self, Messages};
 use crate::node_set::NodeSet;
+use crate::routes;
 use crate::snapshot::{MapError, Snapshot, Touched, filters};
 
 /// See the module.
@@ -42,6 +46,10 @@ struct Sent {
     rules: Arc<Vec<FilterRule>>,
     relay_map: Arc<RelayMap>,
     dns: Arc<DnsConfig>,
+    serving_seq: u64,
+    /// Networks behind peers, as far as the node may use them.
+    routes: Arc<BTreeMap<NodeId, Vec<Prefix>>>,
+    messages: Messages,
 }
 
 /// What to do for a stream now.
@@ -51,10 +59,13 @@ pub enum Next {
     Map(Box<MapResponse>),
     /// Nothing changed that this node sees.
     Nothing,
-    /// End the stream: the node was removed, or has another key now. The client registers or polls again.
+    /// Send this and end the stream: the node was removed, and is told that its key has ended.
+    Last(Box<MapResponse>),
+    /// End the stream: the node has another key now, or was gone before anything was sent. The client registers or polls
+    /// again.
     Gone,
-    /// The map cannot be made; the client keeps what it has. Someone should look.
-    Failed(MapError),
+    /// The map cannot be made; the client keeps what it has, and may be told so. Someone should look.
+    Failed(MapError, Option<Box<MapResponse>>),
 }
 
 impl Session {
@@ -71,12 +82,14 @@ impl Session {
     /// What to send so that the client holds what `snapshot` shows. A picture that is not newer than the last
     /// says nothing. Each call counts as sent, so a message that cannot be delivered ends the stream.
     pub fn next(&mut self, snapshot: &Snapshot, wall: UnixTime) -> Next {
-        if snapshot.registry().node(self.node).is_none_or(|node| node.node_key != self.key) {
-            return Next::Gone;
+        match snapshot.registry().node(self.node) {
+            Some(node) if node.node_key == self.key => {}
+            Some(_) => return Next::Gone,
+            None => return self.sent.take().map_or(Next::Gone, |sent| Next::Last(Box::new(removed(&sent, wall)))),
         }
         let me = match snapshot.self_record(self.node) {
             Ok(me) => me,
-            Err(error) => return Next::Failed(error),
+            Err(error) => return Next::Failed(error, self.say_that_it_failed()),
         };
         let response = match self.sent.take() {
             Some(sent) if sent.seq >= snapshot.seq => {
@@ -120,6 +133,9 @@ impl Session {
             rules: snapshot.filter_of(self.node),
             relay_map: Arc::clone(&snapshot.relay_map),
             dns: Arc::clone(&snapshot.dns),
+            serving_seq: snapshot.serving_seq,
+            routes: Arc::new(snapshot.routes_for(self.node, &snapshot.visible_to(self.node))),
+            messages: snapshot.messages_for(self.node),
         });
         Some(response)
     }
@@ -134,6 +150,9 @@ impl Session {
             dns: Arc::clone(&snapshot.dns),
             visible: Arc::clone(&sent.visible),
             rules: Arc::clone(&sent.rules),
+            serving_seq: snapshot.serving_seq,
+            routes: Arc::clone(&sent.routes),
+            messages: snapshot.messages_for(self.node),
         };
         if sent.reach_seq != snapshot.reach_seq {
             let (visible, rules) = (snapshot.visible_to(self.node), snapshot.filter_of(self.node));
@@ -144,22 +163,28 @@ impl Session {
                 now.rules = rules;
             }
         }
+        if (sent.reach_seq, sent.serving_seq) != (snapshot.reach_seq, snapshot.serving_seq) {
+            let routes = snapshot.routes_for(self.node, &now.visible);
+            if routes != *sent.routes {
+                now.routes = Arc::new(routes);
+            }
+        }
         let (mut old, mut new) = (NetMap::default(), NetMap::default());
         let mut fresh_owners = BTreeSet::new();
-        for peer in self.may_differ(&sent.visible, &now.visible, changes) {
+        for peer in self.may_differ(&sent, &now, changes) {
             let record = snapshot.records.get(&peer);
             let before = match changes.nodes.get(&peer) {
                 Some(first) => first.before.as_ref(),
                 None => record,
             };
             if let Some(before) = before.filter(|_| sent.visible.contains(peer)) {
-                old.peers.insert(peer, WireNode::clone(before));
+                old.peers.insert(peer, sent.shown(peer, before));
             }
             if let Some(after) = record.filter(|_| now.visible.contains(peer)) {
                 if old.peers.get(&peer).is_none_or(|before| before.user != after.user) {
                     fresh_owners.insert(after.user);
                 }
-                new.peers.insert(peer, WireNode::clone(after));
+                new.peers.insert(peer, now.shown(peer, after));
             }
         }
         if sent.me.user != now.me.user {
@@ -178,22 +203,58 @@ impl Session {
         if !Arc::ptr_eq(&sent.dns, &now.dns) {
             (old.dns, new.dns) = (DnsConfig::clone(&sent.dns), DnsConfig::clone(&now.dns));
         }
+        (old.display_messages, new.display_messages) = (sent.messages, now.messages.clone());
         self.sent = Some(now);
         diff(Some(&old), &new, self.version)
     }
 
-    fn may_differ(&self, old: &NodeSet, new: &NodeSet, changes: &Changes) -> BTreeSet<NodeId> {
+    fn may_differ(&self, sent: &Sent, now: &Sent, changes: &Changes) -> BTreeSet<NodeId> {
+        let (old, new) = (&sent.visible, &now.visible);
         let shown = |peer: &NodeId| old.contains(*peer) || new.contains(*peer);
         let mut peers: BTreeSet<NodeId> = changes.nodes.keys().copied().filter(shown).collect();
         peers.extend(new.without(old));
         peers.extend(old.without(new));
+        if !Arc::ptr_eq(&sent.routes, &now.routes) {
+            let routers = sent.routes.keys().chain(now.routes.keys());
+            peers.extend(routers.filter(|peer| sent.routes.get(peer) != now.routes.get(peer)));
+        }
         peers.remove(&self.node);
         peers
+    }
+
+    /// What the client is told once, if it has a map, while its map cannot be made.
+    fn say_that_it_failed(&mut self) -> Option<Box<MapResponse>> {
+        let sent = self.sent.as_mut()?;
+        let messages = health::map_lost(sent.messages.clone());
+        let before = std::mem::replace(&mut sent.messages, messages.clone());
+        let old = NetMap { display_messages: before, ..NetMap::default() };
+        let new = NetMap { display_messages: messages, ..NetMap::default() };
+        diff(Some(&old), &new, self.version).map(Box::new)
     }
 
     fn sees_user(&self, snapshot: &Snapshot, now: &Sent, user: UserId) -> bool {
         let owns = |peer: NodeId| snapshot.records.get(&peer).is_some_and(|record| record.user == user);
         now.me.user == user || now.visible.iter().any(owns)
+    }
+}
+
+impl Sent {
+    /// A peer's record with the networks behind it that this node may use.
+    fn shown(&self, peer: NodeId, record: &WireNode) -> WireNode {
+        routes::with_routes(record.clone(), self.routes.get(&peer).map_or(&[], Vec::as_slice))
+    }
+}
+
+/// To a node that was removed: its key has ended and it has no peers, which a client takes as a logout (§7.9).
+fn removed(sent: &Sent, wall: UnixTime) -> MapResponse {
+    let ended = wall.saturating_sub(Duration::from_secs(1));
+    let me =
+        WireNode { key_expiry: Some(ended), expired: true, machine_authorized: false, ..WireNode::clone(&sent.me) };
+    MapResponse {
+        control_time: Some(wall),
+        peers_removed: sent.visible.iter().filter(|peer| *peer != me.id).collect(),
+        node: Some(Box::new(me)),
+        ..MapResponse::default()
     }
 }
 

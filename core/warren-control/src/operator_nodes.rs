@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use warren_crypto::UnixTime;
 use warren_ip::Prefix;
-use warren_wire::NodeId;
+use warren_wire::{NodeId, UserId};
 
 use crate::command::{Answer, Refusal};
 use crate::event::Event;
@@ -13,11 +13,9 @@ use crate::names;
 use crate::operator_keys::check_tags;
 use crate::presence::is_connected;
 use crate::register::cut;
+use crate::routes::MOST_ROUTES;
 use crate::rows::{NameOrigin, Node, Owner};
 use crate::staged::Staged;
-
-/// More than anybody approves by hand; bounds the row and every peer's map.
-const MOST_ROUTES: usize = 1024;
 
 impl Staged {
     pub(crate) fn expire_node(&mut self, id: NodeId, at: Option<UnixTime>, now: UnixTime) -> Result<Answer, Refusal> {
@@ -82,8 +80,42 @@ impl Staged {
         }
         self.note(now, format!("node:{}", id.0), format!("{owner:?}"));
         // Tagged nodes never expire; one whose key had expired is back (control-protocol.md §11.10).
-        let node = self.put_node(Node { owner, expiry: None, expired: false, ..Node::clone(&node) });
+        self.put_node(Node { owner, expiry: None, expired: false, ..Node::clone(&node) });
         self.events.push(Event::NodeOwnerChanged(id));
+        self.approve_announced(id, now)
+    }
+
+    /// The person's key rule holds from now on; a node that was theirs or another's keeps its time.
+    pub(crate) fn move_node(&mut self, id: NodeId, user: UserId, now: UnixTime) -> Result<Answer, Refusal> {
+        let (node, user) = (self.node(id)?, self.user(user)?);
+        let owner = Owner::User(user.id);
+        if node.owner == owner {
+            return Ok(Answer::Node(node));
+        }
+        // A machine has one node a person; a login would not know which of two is meant.
+        let has_one = |other: &Arc<Node>| other.id != id && other.owner == owner;
+        if let Some(other) = self.state.registry.nodes_of_machine(&node.machine_key).find(|node| has_one(node)) {
+            let (name, other) = (&user.name, &other.name);
+            return Err(Refusal::Conflict(format!("{name} has a node on the same machine already: {other}")));
+        }
+        self.note(now, format!("node:{}", id.0), format!("to user:{}", user.id.0));
+        let expiry = match node.owner {
+            Owner::Tags(_) => self.fresh_expiry(&owner, None, now),
+            Owner::User(_) => node.expiry,
+        };
+        self.put_node(Node { owner, expiry, ..Node::clone(&node) });
+        self.events.push(Event::NodeOwnerChanged(id));
+        self.approve_announced(id, now)
+    }
+
+    pub(crate) fn hide_endpoints(&mut self, id: NodeId, hide: bool, now: UnixTime) -> Result<Answer, Refusal> {
+        let node = self.node(id)?;
+        if node.hides_endpoints == hide {
+            return Ok(Answer::Node(node));
+        }
+        self.note(now, format!("node:{}", id.0), if hide { "hidden" } else { "shown" });
+        let node = self.put_node(Node { hides_endpoints: hide, ..Node::clone(&node) });
+        self.events.push(Event::NodeChanged(id));
         Ok(Answer::Node(node))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use warren_crypto::UnixTime;
-use warren_wire::UserId;
+use warren_wire::{NodeId, UserId};
 
 use crate::command::{Answer, Refusal};
 use crate::event::Event;
@@ -42,16 +42,25 @@ impl Staged {
         Ok(Answer::User(user))
     }
 
-    /// Refused while the person has nodes, as in the field: deleting devices should be said, not implied.
-    pub(crate) fn delete_user(&mut self, id: UserId, now: UnixTime) -> Result<Answer, Refusal> {
+    /// Refused while the person has nodes, as in the field, unless it is said that these go too.
+    pub(crate) fn delete_user(&mut self, id: UserId, with_nodes: bool, now: UnixTime) -> Result<Answer, Refusal> {
         let user = self.user(id)?;
-        let nodes = self.state.registry.nodes().filter(|node| node.owner.user() == Some(id)).count();
-        if nodes > 0 {
-            return Err(Refusal::Conflict(format!("user {} still has {nodes} node(s); delete them first", user.name)));
+        let theirs = self.state.registry.nodes().filter(|node| node.owner.user() == Some(id));
+        let nodes: Vec<NodeId> = theirs.map(|node| node.id).collect();
+        if !nodes.is_empty() && !with_nodes {
+            let count = nodes.len();
+            return Err(Refusal::Conflict(format!("user {} still has {count} node(s); delete them first", user.name)));
         }
         let keys: Vec<KeyId> =
             self.state.registry.keys().filter(|key| key.user == Some(id)).map(|key| key.id).collect();
-        self.note(now, format!("user:{}", id.0), format!("{} and {} join key(s)", user.name, keys.len()));
+        self.note(
+            now,
+            format!("user:{}", id.0),
+            format!("{}, {} join key(s) and {} node(s)", user.name, keys.len(), nodes.len()),
+        );
+        for node in nodes {
+            self.remove_node(node);
+        }
         for key in keys {
             self.remove_key(key);
         }

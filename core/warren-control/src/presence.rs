@@ -17,11 +17,15 @@ use std::time::{Duration, Instant};
 use warren_crypto::{DiscoPublic, UnixTime};
 use warren_wire::{CapabilityVersion, Endpoint, Hostinfo, MapRequest, NodeId, RegionId};
 
+use crate::clones::{ChannelId, Clones};
 use crate::rows::SoftRow;
 use crate::table::Table;
 
 /// Phones drop and resume their stream within seconds; peers should not see that (control-protocol.md §11.3).
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How often streams are looked at for doubles ([`crate::clones`]).
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// More endpoints than any host has; bounds what one node can make all others read.
 const MOST_ENDPOINTS: usize = 64;
@@ -41,6 +45,8 @@ pub struct Present {
     pub last_seen: Option<UnixTime>,
     /// Whether peers are told that it is there. Stays for the grace after the last stream ended.
     pub online: bool,
+    /// Two machines use the node's keys at once ([`crate::clones`]).
+    pub doubled: bool,
     /// Streams open now.
     sessions: u32,
 }
@@ -62,6 +68,10 @@ pub struct Presence {
     untold: BTreeSet<NodeId>,
     leaving: Deadlines,
     away: Deadlines,
+    clones: Clones,
+    doubled: BTreeSet<NodeId>,
+    /// When streams are next looked at for doubles.
+    next_look: Option<Instant>,
 }
 
 impl Presence {
@@ -95,7 +105,20 @@ impl Presence {
     ///
     /// The rules are control-protocol.md §6.2: a missing disco key, host or network facts keep what was; endpoints
     /// replace.
-    pub(crate) fn hear_request(&mut self, node: NodeId, request: &MapRequest) -> bool {
+    pub(crate) fn hear_request(
+        &mut self,
+        node: NodeId,
+        channel: ChannelId,
+        request: &MapRequest,
+        now: Instant,
+    ) -> bool {
+        let is_believed = self.clones.hear(node, channel, request.disco_key, now);
+        if !is_believed && self.doubled.insert(node) {
+            self.change(node, |present| present.doubled = true);
+        }
+        if !is_believed {
+            return false;
+        }
         let mut endpoints = request.typed_endpoints();
         endpoints.truncate(MOST_ENDPOINTS);
         self.change(node, |present| {
@@ -116,7 +139,9 @@ impl Presence {
         })
     }
 
-    pub(crate) fn session_started(&mut self, node: NodeId) {
+    pub(crate) fn session_started(&mut self, node: NodeId, channel: ChannelId, now: Instant) {
+        self.clones.stream_started(node, channel, now);
+        self.next_look.get_or_insert(now + LOOK_EVERY);
         self.leaving.cancel(node);
         self.away.cancel(node);
         self.change(node, |present| {
@@ -126,7 +151,15 @@ impl Presence {
     }
 
     /// `remove_after`: how long an ephemeral node may stay away.
-    pub(crate) fn session_ended(&mut self, node: NodeId, remove_after: Option<Duration>, now: Instant, wall: UnixTime) {
+    pub(crate) fn session_ended(
+        &mut self,
+        node: NodeId,
+        channel: ChannelId,
+        remove_after: Option<Duration>,
+        now: Instant,
+        wall: UnixTime,
+    ) {
+        self.clones.stream_ended(node, channel);
         let Some(present) = self.known.get(&node) else { return };
         if present.sessions > 1 {
             self.change(node, |present| present.sessions -= 1);
@@ -152,6 +185,7 @@ impl Presence {
     pub(crate) fn forget(&mut self, node: NodeId) {
         self.leaving.cancel(node);
         self.away.cancel(node);
+        self.clones.forget(node);
         self.unsaved.remove(&node);
         self.known.remove(&node);
         self.untold.insert(node);
@@ -162,11 +196,27 @@ impl Presence {
         for node in self.leaving.take_due(now) {
             self.change(node, |present| present.online = false);
         }
+        if self.next_look.is_some_and(|at| at <= now) {
+            self.look_for_doubles(now);
+            self.next_look = (!self.clones.is_empty()).then_some(now + LOOK_EVERY);
+        }
         self.away.take_due(now)
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.leaving.first().into_iter().chain(self.away.first()).min()
+        self.leaving.first().into_iter().chain(self.away.first()).chain(self.next_look).min()
+    }
+
+    fn look_for_doubles(&mut self, now: Instant) {
+        let doubled: BTreeSet<NodeId> = self.clones.doubled(now).into_iter().collect();
+        let other_now: Vec<NodeId> = doubled.symmetric_difference(&self.doubled).copied().collect();
+        for node in other_now {
+            let is_doubled = doubled.contains(&node);
+            if self.known.contains(&node) {
+                self.change(node, |present| present.doubled = is_doubled);
+            }
+        }
+        self.doubled = doubled;
     }
 
     /// The facts that changed since the last call, to be stored.

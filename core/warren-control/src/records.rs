@@ -40,7 +40,9 @@ pub(crate) fn peer_record(node: &Node, present: Option<&Present>, settings: &Set
         allowed_ips: Some(addresses.clone()),
         addresses,
         endpoints: match shown {
-            Some(present) if !settings.hide_endpoints => present.endpoints.iter().map(|e| e.addr).collect(),
+            Some(present) if !settings.hide_endpoints && !node.hides_endpoints => {
+                present.endpoints.iter().map(|e| e.addr).collect()
+            }
             _ => Vec::new(),
         },
         home_derp: present.and_then(Present::home),

@@ -19,6 +19,7 @@ use crate::command::{Answer, Refusal, RegisterRefusal};
 use crate::event::Event;
 use crate::names;
 use crate::pending::{AuthId, Waiting};
+use crate::routes::MOST_ROUTES;
 use crate::rows::{NameOrigin, Node, Owner, Registered, User};
 use crate::staged::{Said, Staged};
 use crate::visibility;
@@ -193,7 +194,7 @@ impl Staged {
         if node.is_expired(now) {
             return Ok(self.key_expired(Arc::clone(node)));
         }
-        self.hear(node, request);
+        self.hear(node, request, now);
         Ok(self.authorized(Arc::clone(node)))
     }
 
@@ -237,7 +238,7 @@ impl Staged {
             // A container that starts again with the key that it joined with (trap 20): whether that key would still
             // let anybody new in does not matter.
             if same_owner && !node.is_expired(now) {
-                self.hear(&node, request);
+                self.hear(&node, request, now);
                 return Ok(self.authorized(node));
             }
         }
@@ -361,6 +362,7 @@ impl Staged {
                     ephemeral,
                     registered,
                     approved_routes: BTreeSet::new(),
+                    hides_endpoints: false,
                 };
                 self.note(now, format!("node:{}", node.id.0), describe(&node, "joined as"));
                 let node = self.put_node(node);
@@ -368,7 +370,7 @@ impl Staged {
                 node
             }
         };
-        self.hear(&node, request);
+        self.hear(&node, request, now);
         Ok(self.authorized(node))
     }
 
@@ -394,7 +396,7 @@ impl Staged {
     }
 
     /// When a key that is registered now expires: by the server's rule, or sooner if the machine asks for it.
-    fn fresh_expiry(&self, owner: &Owner, asked: Option<UnixTime>, now: UnixTime) -> Option<UnixTime> {
+    pub(crate) fn fresh_expiry(&self, owner: &Owner, asked: Option<UnixTime>, now: UnixTime) -> Option<UnixTime> {
         if owner.tags().is_some() {
             return None;
         }
@@ -437,9 +439,11 @@ impl Staged {
     }
 
     /// Keeps what the machine says about itself: routes and services may not be said again soon (trap 30).
-    fn hear(&mut self, node: &Arc<Node>, request: &RegisterRequest) {
+    fn hear(&mut self, node: &Arc<Node>, request: &RegisterRequest, now: UnixTime) {
         if let Some(hostinfo) = &request.hostinfo {
             let hostinfo = Arc::new(Hostinfo::clone(hostinfo));
+            let announced = &hostinfo.routable_ips[..hostinfo.routable_ips.len().min(MOST_ROUTES)];
+            self.approve(Arc::clone(node), announced, now);
             self.said.push(Said { node: node.id, hostinfo, capability: request.version });
         }
     }

@@ -151,8 +151,10 @@ pub struct Node {
     pub ephemeral: bool,
     /// How it came in, the last time.
     pub registered: Registered,
-    /// Routes that an operator has approved; served are those that the node also announces.
+    /// Routes that an operator or the policy has approved; served are those that the node also announces.
     pub approved_routes: BTreeSet<Prefix>,
+    /// Peers are not told its underlay addresses: it is met through relays.
+    pub hides_endpoints: bool,
 }
 
 impl Node {

@@ -5,9 +5,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use warren_ip::Prefix;
-use warren_wire::RelayMap;
+use warren_wire::{DnsRecord, RelayMap};
 
 use crate::names;
+use crate::routers::Probing;
 
 /// Settings of one server. Not in the database: they come with the process.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Settings {
     /// Peers are not told each other's underlay addresses: nodes meet through relays, and whatever direct path they
     /// find by the relay's call-me-maybe is theirs to tell.
     pub hide_endpoints: bool,
+    /// How routers are asked for signs of life where several serve one network.
+    pub probing: Probing,
     /// Where relays are.
     pub relay_map: RelayMap,
     /// What nodes do about names.
@@ -48,10 +51,13 @@ pub struct DnsSettings {
     pub split: BTreeMap<String, Vec<String>>,
     /// Searched after the base domain.
     pub search_domains: Vec<String>,
+    /// Names beside those of nodes, with an address each. They may change while the server runs
+    /// ([`crate::Control::set_extra_records`]).
+    pub extra_records: Vec<DnsRecord>,
 }
 
 impl Settings {
-    /// The field's ranges, endpoints shown, keys without end, ephemeral nodes gone after two minutes
+    /// The field's ranges, endpoints shown, keys without end, ephemeral nodes gone after half an hour
     /// (control-protocol.md §11.1, §11.4, §11.5).
     pub fn new(server_url: &str, domain: &str, base_domain: &str) -> Self {
         Self {
@@ -61,8 +67,9 @@ impl Settings {
             v4_range: Prefix::masked(Ipv4Addr::new(100, 64, 0, 0).into(), 10),
             v6_range: Prefix::masked(Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 0).into(), 48),
             key_lifetime: None,
-            ephemeral_timeout: Duration::from_secs(120),
+            ephemeral_timeout: Duration::from_secs(30 * 60),
             hide_endpoints: false,
+            probing: Probing::default(),
             relay_map: RelayMap::default(),
             dns: DnsSettings { magic_dns: true, ..DnsSettings::default() },
         }

@@ -7,14 +7,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use warren_crypto::{MachinePublic, NodePublic, UnixTime};
+use warren_ip::Prefix;
 use warren_wire::netmap::NetMap;
 use warren_wire::{DnsConfig, FilterRule, Node as WireNode, NodeId, RelayMap, UserId, UserProfile};
 
 use crate::command::Refusal;
+use crate::health::{self, Messages};
 use crate::node_set::NodeSet;
 use crate::presence::{self, Present};
 use crate::records;
 use crate::registry::Registry;
+use crate::routes::{self, Served, Serving};
 use crate::rows::Node;
 use crate::settings::Settings;
 use crate::table::Table;
@@ -33,6 +36,9 @@ pub struct Snapshot {
     pub(crate) reach: Reach,
     /// The picture in which who sees whom, or what filters say, may have changed last.
     pub(crate) reach_seq: u64,
+    pub(crate) serving: Arc<Serving>,
+    /// The picture in which that changed last.
+    pub(crate) serving_seq: u64,
     pub(crate) relay_map: Arc<RelayMap>,
     pub(crate) dns: Arc<DnsConfig>,
     /// What the last pictures changed, oldest first, without gaps, the last being this one's.
@@ -113,6 +119,26 @@ impl Snapshot {
         self.reach.filter_of(node)
     }
 
+    /// What a node serves now, if anything.
+    pub fn served_by(&self, node: NodeId) -> Option<&Served> {
+        self.serving.of(node)
+    }
+
+    /// The networks behind each of these peers that `viewer` may send to; only peers that have any.
+    pub(crate) fn routes_for(&self, viewer: NodeId, visible: &NodeSet) -> BTreeMap<NodeId, Vec<Prefix>> {
+        let peers = self.serving.by_node.iter().filter(|(peer, _)| **peer != viewer && visible.contains(**peer));
+        let usable = |(peer, served): (&NodeId, &Served)| {
+            let routes = self.serving.used(*peer, served, |route| self.reach.route_use(viewer, *peer, route));
+            (!routes.is_empty()).then_some((*peer, routes))
+        };
+        peers.filter_map(usable).collect()
+    }
+
+    /// What the node's person should know of it.
+    pub(crate) fn messages_for(&self, node: NodeId) -> Messages {
+        health::messages(self.present(node).map(|present| &**present))
+    }
+
     /// The whole map of one node, computed from nothing but this picture: the oracle for [`crate::Session`].
     ///
     /// # Errors
@@ -120,11 +146,12 @@ impl Snapshot {
     pub fn netmap_for(&self, node: NodeId) -> Result<NetMap, MapError> {
         let me = self.self_record(node)?;
         let visible = self.visible_to(node);
-        let peers: BTreeMap<NodeId, WireNode> = visible
-            .iter()
-            .filter(|peer| *peer != node)
-            .filter_map(|peer| Some((peer, WireNode::clone(self.records.get(&peer)?))))
-            .collect();
+        let routes = self.routes_for(node, &visible);
+        let shown = |peer: NodeId| {
+            let record = WireNode::clone(self.records.get(&peer)?);
+            Some((peer, routes::with_routes(record, routes.get(&peer).map_or(&[], Vec::as_slice))))
+        };
+        let peers: BTreeMap<NodeId, WireNode> = visible.iter().filter(|peer| *peer != node).filter_map(shown).collect();
         let owners = peers.values().map(|peer| peer.user).chain([me.user]);
         Ok(NetMap {
             profiles: self.profiles(owners),
@@ -134,6 +161,7 @@ impl Snapshot {
             dns: DnsConfig::clone(&self.dns),
             domain: self.settings.domain.clone(),
             filters: filters(&self.filter_of(node)),
+            display_messages: self.messages_for(node),
             ..NetMap::default()
         })
     }
@@ -144,7 +172,7 @@ impl Snapshot {
     /// The complaints, one a line, with line and column.
     pub fn check_policy(&self, text: &str) -> Result<Vec<String>, Refusal> {
         let policy = visibility::parse_new(text, &self.registry)?;
-        visibility::admit(&policy, &self.registry).map_err(Refusal::Policy)
+        visibility::admit(&policy, &self.registry, &self.known).map_err(Refusal::Policy)
     }
 
     pub(crate) fn self_record(&self, node: NodeId) -> Result<Arc<WireNode>, MapError> {
@@ -152,7 +180,9 @@ impl Snapshot {
             return Err(MapError::Gone(node));
         }
         let record = self.records.get(&node).ok_or(MapError::NameTooLong(node))?;
-        Ok(Arc::new(records::self_record(record, self.reach.randomizes_client_port())))
+        let me = records::self_record(record, self.reach.randomizes_client_port());
+        let served: Vec<Prefix> = self.serving.of(node).into_iter().flat_map(Served::active).collect();
+        Ok(Arc::new(routes::with_routes(me, &served)))
     }
 
     pub(crate) fn profiles(&self, users: impl Iterator<Item = UserId>) -> BTreeMap<UserId, UserProfile> {

@@ -126,6 +126,8 @@ impl Staged {
             What::RenameNode { node, name } => self.rename_node(node, name, now),
             What::DeleteNode { node } => self.delete_node(node, now),
             What::SetTags { node, tags } => self.set_tags(node, tags, now),
+            What::MoveNode { node, user } => self.move_node(node, user, now),
+            What::HideEndpoints { node, hide } => self.hide_endpoints(node, hide, now),
             What::SetRoutes { node, routes } => self.set_routes(node, routes, now),
             What::CreateUser { name, display_name, email, picture_url } => {
                 self.create_user(User {
@@ -140,7 +142,7 @@ impl Staged {
                 })
             }
             What::RenameUser { user, name } => self.rename_user(user, name, now),
-            What::DeleteUser { user } => self.delete_user(user, now),
+            What::DeleteUser { user, with_nodes } => self.delete_user(user, with_nodes, now),
             What::CreateKey { user, tags, reusable, ephemeral, expiry } => {
                 let wish = crate::operator_keys::KeyWish { user, tags, reusable, ephemeral, expiry };
                 self.create_key(wish, now, random)
@@ -149,6 +151,7 @@ impl Staged {
             What::DeleteKey { key } => self.delete_key(key, now),
             What::ReplacePolicy { text } => self.replace_policy(text, now),
             What::FollowHostname { node, hostname } => self.follow_hostname(node, &hostname, now),
+            What::ApproveAnnounced { node } => self.approve_announced(node, now),
             What::ExpireDue => self.expire_due(now),
             What::RemoveAway { node } => self.remove_away(node, now),
         }

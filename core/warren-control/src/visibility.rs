@@ -3,18 +3,23 @@
 //! Without a policy everyone reaches everyone, as in the field (control-protocol.md §11.8), and one set serves all.
 //! Rules are resolved to sets once per change of policy, users or nodes; a session asks again only after that.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use warren_crypto::UnixTime;
-use warren_policy::{Compiled, Policy, PolicyNode, PolicyUser, Tailnet};
-use warren_wire::{FilterRule, NodeId};
+use warren_ip::Prefix;
+use warren_policy::{Attribute, Compiled, Policy, PolicyNode, PolicyUser, RouteUse, Tailnet};
+use warren_wire::{FilterRule, Hostinfo, NodeId};
 
 use crate::command::{Answer, Refusal};
 use crate::event::Event;
 use crate::node_set::NodeSet;
+use crate::presence::Present;
 use crate::registry::Registry;
+use crate::routes;
 use crate::rows::{LOCAL_ISSUER, Node, PolicyRow, RowChange, User};
 use crate::staged::Staged;
+use crate::table::Table;
 
 /// A policy, compiled for the users and nodes of one picture.
 #[derive(Clone, Debug)]
@@ -31,11 +36,11 @@ enum Who {
 }
 
 impl Reach {
-    pub(crate) fn new(policy: &Policy, registry: &Registry) -> Self {
+    pub(crate) fn new(policy: &Policy, registry: &Registry, known: &Table<NodeId, Arc<Present>>) -> Self {
         let who = if policy.allows_all() {
             Who::Everyone { rules: Arc::new(vec![FilterRule::allow_all()]) }
         } else {
-            Who::Compiled(Arc::new(compile(policy, registry)))
+            Who::Compiled(Arc::new(compile(policy, registry, known)))
         };
         Self {
             randomizes_client_port: policy.randomizes_client_port(),
@@ -57,6 +62,14 @@ impl Reach {
         match &self.who {
             Who::Everyone { rules } => Arc::clone(rules),
             Who::Compiled(compiled) => Arc::new(compiled.filter_for(node)),
+        }
+    }
+
+    /// Whether and how `viewer` may send to this network behind `peer`.
+    pub(crate) fn route_use(&self, viewer: NodeId, peer: NodeId, route: Prefix) -> RouteUse {
+        match &self.who {
+            Who::Everyone { .. } => RouteUse::IfPrimary,
+            Who::Compiled(compiled) => compiled.route_use(viewer, peer, route),
         }
     }
 
@@ -85,9 +98,13 @@ pub(crate) fn parse_new(text: &str, registry: &Registry) -> Result<Arc<Policy>, 
 ///
 /// # Errors
 /// What does not hold, one a line.
-pub(crate) fn admit(policy: &Policy, registry: &Registry) -> Result<Vec<String>, String> {
+pub(crate) fn admit(
+    policy: &Policy,
+    registry: &Registry,
+    known: &Table<NodeId, Arc<Present>>,
+) -> Result<Vec<String>, String> {
     // Which e-mail domains are this network's is not configured anywhere yet, so any will do.
-    let checked = with_tailnet(registry, |tailnet| policy.admit(tailnet, &[]));
+    let checked = with_tailnet(registry, known, |tailnet| policy.admit(tailnet, &[]));
     let compiled = checked.map_err(|failures| failures.to_string())?;
     let not_built = policy.not_built().iter().map(|section| format!("{section:?} is not built yet and has no effect"));
     let notes = policy.notes().iter().map(ToString::to_string);
@@ -100,13 +117,14 @@ pub(crate) fn may_own_tag(policy: &Policy, registry: &Registry, user: &User, tag
     policy.owns_tag(&users, &policy_user(user), tag)
 }
 
-fn compile(policy: &Policy, registry: &Registry) -> Compiled {
-    with_tailnet(registry, |tailnet| policy.compile(tailnet))
+fn compile(policy: &Policy, registry: &Registry, known: &Table<NodeId, Arc<Present>>) -> Compiled {
+    with_tailnet(registry, known, |tailnet| policy.compile(tailnet))
 }
 
-fn with_tailnet<T>(registry: &Registry, ask: impl FnOnce(&Tailnet<'_>) -> T) -> T {
+fn with_tailnet<T>(registry: &Registry, known: &Table<NodeId, Arc<Present>>, ask: impl FnOnce(&Tailnet<'_>) -> T) -> T {
     let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user)).collect();
-    let nodes: Vec<PolicyNode> = registry.nodes().map(|node| policy_node(node)).collect();
+    let node = |node: &Arc<Node>| policy_node(node, known.get(&node.id).map(|present| &**present));
+    let nodes: Vec<PolicyNode> = registry.nodes().map(node).collect();
     ask(&Tailnet { users: &users, nodes: &nodes, services: &[] })
 }
 
@@ -120,27 +138,67 @@ fn policy_user(user: &User) -> PolicyUser {
     }
 }
 
-fn policy_node(node: &Node) -> PolicyNode {
+/// What postures ask of a device, as far as it says it of itself (user-surface.md §4.10).
+pub(crate) fn attributes(said: &Hostinfo) -> BTreeMap<String, Attribute> {
+    // A version such as 1.80.0-t1234 counts as the release that it was made from; odd minor versions are unstable ones.
+    let version = said.ipn_version.split(['-', '+']).next().unwrap_or_default();
+    let minor: Option<u32> = version.split('.').nth(1).and_then(|minor| minor.parse().ok());
+    let track = minor.map_or("", |minor| if minor % 2 == 0 { "stable" } else { "unstable" });
+    let texts = [
+        ("node:os", said.os.to_ascii_lowercase()),
+        ("node:osVersion", said.os_version.clone()),
+        ("node:tsVersion", version.to_owned()),
+        ("node:tsReleaseTrack", track.to_owned()),
+    ];
+    let texts = texts.into_iter().filter(|(_, value)| !value.is_empty());
+    let texts = texts.map(|(name, value)| (name, Attribute::Text(value)));
+    let is_encrypted = said.state_encrypted.map(|is| ("node:tsStateEncrypted", Attribute::Bool(is)));
+    let updates = (!version.is_empty()).then_some(("node:tsAutoUpdate", Attribute::Bool(said.allows_update)));
+    texts.chain(is_encrypted).chain(updates).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The section `autoApprovers` for one node.
+pub(crate) struct Approver<'a> {
+    policy: &'a Policy,
+    users: Vec<PolicyUser>,
+    node: PolicyNode,
+}
+
+impl<'a> Approver<'a> {
+    pub(crate) fn new(policy: &'a Policy, registry: &Registry, node: &Node) -> Self {
+        let users = registry.users().map(|user| policy_user(user)).collect();
+        Self { policy, users, node: policy_node(node, None) }
+    }
+
+    /// Whether this route needs no operator.
+    pub(crate) fn approves(&self, route: Prefix) -> bool {
+        self.policy.approves_route(&self.users, &self.node, route)
+    }
+}
+
+fn policy_node(node: &Node, present: Option<&Present>) -> PolicyNode {
     PolicyNode {
         id: node.id,
         user: node.owner.user(),
         tags: node.owner.tags().into_iter().flatten().cloned().collect(),
-        addrs: node.addresses().iter().map(warren_ip::Prefix::addr).collect(),
-        // Approved routes are stored, but no node serves them yet, so they must not open anything.
-        ..PolicyNode::default()
+        addrs: node.addresses().iter().map(Prefix::addr).collect(),
+        // Whether or not it is there now, or was elected: filters shall not change with the weather.
+        routes: routes::served(node, present),
+        attributes: present.map(|present| attributes(&present.hostinfo)).unwrap_or_default(),
     }
 }
 
 impl Staged {
     pub(crate) fn replace_policy(&mut self, text: String, now: UnixTime) -> Result<Answer, Refusal> {
         let policy = parse_new(&text, &self.state.registry)?;
-        let warnings = admit(&policy, &self.state.registry).map_err(Refusal::Policy)?;
+        let warnings = admit(&policy, &self.state.registry, &self.presence).map_err(Refusal::Policy)?;
         self.note(now, "policy", format!("{} bytes", text.len()));
         let row = Arc::new(PolicyRow { text, updated: now });
         self.state.policy = policy;
         self.state.registry.policy = Some(Arc::clone(&row));
         self.rows.push(RowChange::PutPolicy(Arc::clone(&row)));
         self.events.push(Event::PolicyReplaced);
+        self.approve_all_announced(now);
         Ok(Answer::Policy { row, warnings })
     }
 }

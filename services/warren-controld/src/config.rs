@@ -12,15 +12,18 @@
 mod durations;
 mod keys;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use warren_control::{DnsSettings, Settings, SettingsError};
+use warren_control::{DnsSettings, Probing, Settings, SettingsError};
 use warren_ip::Prefix;
 use warren_wire::{RegionId, RelayMap, RelayNode, RelayRegion};
 
 pub use keys::Overrides;
+
+use crate::extra_records;
 
 /// Everything that a control server needs to know to start.
 #[derive(Clone, Debug)]
@@ -43,6 +46,10 @@ pub struct Config {
     pub key_lifetime: Option<Duration>,
     /// How long an ephemeral node may be away.
     pub ephemeral_timeout: Duration,
+    /// The longest silence on a map stream.
+    pub keep_alive_interval: Duration,
+    /// How routers are asked for signs of life.
+    pub probing: Probing,
     /// Nodes are not told each other's underlay addresses.
     pub hide_endpoints: bool,
     /// A policy file that is in force instead of the one in the database.
@@ -55,6 +62,8 @@ pub struct Config {
     pub relay_map_file: Option<PathBuf>,
     /// Resolvers and search domains.
     pub dns: DnsSettings,
+    /// Names beside those of nodes, in a file that is followed.
+    pub dns_extra_records_file: Option<PathBuf>,
     /// The executable that `/get/…` serves; `None` serves none.
     pub executable: Option<PathBuf>,
 }
@@ -136,6 +145,14 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
+    /// The file of extra names.
+    #[error("extra names {}: {reason}", .path.display())]
+    ExtraRecords {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Settings that cannot work.
     #[error("configuration: {0}")]
     Settings(#[from] SettingsError),
@@ -208,7 +225,14 @@ impl Config {
             ipv6_range: range(said.ipv6_range, "fd7a:115c:a1e0::/48", "ipv6_range")?,
             key_lifetime: lifetime(said.key_lifetime, "key_lifetime")?.filter(|life| !life.is_zero()),
             ephemeral_timeout: lifetime(said.ephemeral_timeout, "ephemeral_timeout")?
-                .unwrap_or(Duration::from_secs(120)),
+                .unwrap_or(Duration::from_secs(30 * 60)),
+            keep_alive_interval: keep_alive(lifetime(said.keep_alive_interval, "keep_alive_interval")?)?,
+            probing: Probing {
+                every: lifetime(said.ha_probe_interval, "ha_probe_interval")?.unwrap_or(Probing::default().every),
+                answer_within: lifetime(said.ha_probe_timeout, "ha_probe_timeout")?
+                    .filter(|time| !time.is_zero())
+                    .unwrap_or(Probing::default().answer_within),
+            },
             base_domain: said.base_domain.unwrap_or_else(|| "warren.internal".to_owned()),
             hide_endpoints: said.hide_endpoints.unwrap_or(false),
             policy_file: said.policy_file,
@@ -218,8 +242,10 @@ impl Config {
                 resolvers: said.dns_resolvers.unwrap_or_default(),
                 override_local: said.dns_override_local.unwrap_or(false),
                 search_domains: said.dns_search_domains.unwrap_or_default(),
+                split: split(said.dns_split.unwrap_or_default())?,
                 ..DnsSettings::default()
             },
+            dns_extra_records_file: said.dns_extra_records_file,
             executable: None,
             server_url: server_url.trim_end_matches('/').to_owned(),
             listen,
@@ -245,7 +271,12 @@ impl Config {
         settings.key_lifetime = self.key_lifetime;
         settings.ephemeral_timeout = self.ephemeral_timeout;
         settings.hide_endpoints = self.hide_endpoints;
+        settings.probing = self.probing;
         settings.dns = self.dns.clone();
+        if let Some(path) = &self.dns_extra_records_file {
+            let problem = |reason| ConfigError::ExtraRecords { path: path.clone(), reason };
+            settings.dns.extra_records = extra_records::read(path).map_err(problem)?;
+        }
         settings.relay_map = self.relay_map()?;
         settings.check()?;
         Ok(settings)
@@ -271,6 +302,33 @@ impl Config {
         map.omit_default_regions = true;
         Ok(map)
     }
+}
+
+/// Under a client's patience of 120 s with a fifth to spare, and not so short that idle phones are kept awake by it.
+fn keep_alive(said: Option<Duration>) -> Result<Duration, ConfigError> {
+    let interval = said.unwrap_or(Duration::from_secs(50));
+    if (Duration::from_secs(5)..=Duration::from_secs(90)).contains(&interval) {
+        return Ok(interval);
+    }
+    let reason = "must be between 5 s and 90 s: clients give up after 120 s of silence".to_owned();
+    Err(ConfigError::Value { place: "keep_alive_interval".to_owned(), reason })
+}
+
+fn split(said: Vec<String>) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
+    let mut split: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in said {
+        let pair = entry.split_once('=').map(|(domain, resolver)| (domain.trim().trim_matches('.'), resolver.trim()));
+        match pair {
+            Some((domain, resolver)) if !domain.is_empty() && !resolver.is_empty() => {
+                split.entry(domain.to_ascii_lowercase()).or_default().push(resolver.to_owned());
+            }
+            _ => {
+                let reason = format!("{entry:?} is not a domain and a resolver, as in corp.example=10.0.0.53");
+                return Err(ConfigError::Value { place: "dns_split".to_owned(), reason });
+            }
+        }
+    }
+    Ok(split)
 }
 
 impl OwnRelay {
@@ -343,6 +401,9 @@ mod tests {
             ("key_lifetime = \"a while\"", "key_lifetime"),
             ("tls_key = \"/k\"", "tls_certificate and tls_key"),
             ("relay_map_file = \"/nonexistent\"", "/nonexistent"),
+            ("keep_alive_interval = \"2m\"", "keep_alive_interval"),
+            ("dns_split = [\"corp.example\"]", "dns_split"),
+            ("dns_extra_records_file = \"/nonexistent\"", "/nonexistent"),
             ("server_url = \"https://a.example.net\"\nbase_domain = \"example.net\"", "base domain"),
             ("= 3", "control.toml"),
         ] {

@@ -6,7 +6,8 @@
 //! | [`service`] | [`Service`]: opened from a configuration; [`Service::routes`] for a shared port, [`Service::run`] for its life |
 //! | `state_dir` | the Noise key on the disk |
 //! | `writer`, [`registry`] | the one task that decides and commits, and everybody's way to it |
-//! | `noise_endpoint`, `register`, `map_stream` | what clients speak |
+//! | `noise_endpoint`, `register`, `map_stream`, `ask_node` | what clients speak |
+//! | `extra_records` | names from a file that is followed |
 //! | [`admission`] | what relays ask |
 //! | `admin_door`, `rest` | what operators ask, on a Unix socket |
 //! | `pages`, `download` | what people see |
@@ -24,9 +25,11 @@
 
 mod admin_door;
 pub mod admission;
+mod ask_node;
 mod clock;
 pub mod config;
 mod download;
+mod extra_records;
 mod map_stream;
 mod noise_endpoint;
 mod pages;
@@ -35,6 +38,7 @@ mod register;
 pub mod registry;
 mod rest;
 pub mod service;
+mod small_requests;
 pub mod state_dir;
 mod writer;
 

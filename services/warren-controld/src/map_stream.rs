@@ -30,10 +30,6 @@ use crate::noise_endpoint::Machine;
 use crate::register::{BODY_DEADLINE, LARGEST_REQUEST, refuse_old};
 use crate::service::Shared;
 
-/// A keep-alive goes out this long after the last frame, spread so that thousands of clients do not march in step
-/// (§6.4). Clients give up after 120 s.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(50), Duration::from_secs(60));
-
 /// A client that has not taken one frame in this time has given up on the stream itself.
 const STALLED: Duration = Duration::from_secs(120);
 
@@ -68,12 +64,12 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
     };
     let session = Session::new(node, request.node_key, request.version);
     match (request.stream, request.omit_peers) {
-        (true, _) => stream(shared, node, session, request, coding, machine.busy).await,
-        (false, true) => match shared.registry.heard(node, request).await {
+        (true, _) => stream(shared, node, session, request, coding, machine).await,
+        (false, true) => match shared.registry.heard(node, machine.channel, request).await {
             Ok(()) => answer::empty(StatusCode::OK),
             Err(error) => answer::text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         },
-        (false, false) => match shared.registry.heard(node, request).await {
+        (false, false) => match shared.registry.heard(node, machine.channel, request).await {
             Ok(()) => once(&shared, session, coding).await,
             Err(error) => answer::text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         },
@@ -93,9 +89,9 @@ async fn stream(
     mut session: Session,
     request: MapRequest,
     coding: Coding,
-    busy: Arc<()>,
+    machine: Machine,
 ) -> Response<Body> {
-    let guard = match shared.registry.begin_stream(node, request).await {
+    let guard = match shared.registry.begin_stream(node, machine.channel, request).await {
         Ok(guard) => guard,
         Err(error) => return answer::text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     };
@@ -112,7 +108,7 @@ async fn stream(
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
         feed(shared, session, frames, coding, random).await;
-        drop((guard, busy));
+        drop((guard, machine.busy));
     });
     Response::new(Frames(body).boxed_unsync())
 }
@@ -122,8 +118,8 @@ async fn first_frame(session: &mut Session, shared: &Shared, coding: Coding) -> 
     let response = match session.next(&snapshot, clock::wall()) {
         Next::Map(map) => return encode(*map, coding).await.map_err(|error| Box::new(lost(&error))),
         Next::Gone => answer::text(StatusCode::NOT_FOUND, "node not found"),
-        Next::Failed(error) => lost(&error),
-        Next::Nothing => lost(&"a new session had nothing to say"),
+        Next::Failed(error, _) => lost(&error),
+        Next::Last(_) | Next::Nothing => lost(&"a new session had nothing to say"),
     };
     Err(Box::new(response))
 }
@@ -145,8 +141,13 @@ async fn feed(
     let mut shutdown = shared.shutdown.clone();
     // The first frame was of an older picture, perhaps.
     snapshots.mark_changed();
-    let mut keep_alive_at = Instant::now() + random.range_duration(KEEP_ALIVE.0, KEEP_ALIVE.1);
+    let mut line = shared.bells.attach(session.node());
+    // After the last frame, spread by a fifth so that thousands of clients do not march in step (§6.4).
+    let keep_alive = shared.keep_alive;
+    let mut next_keep_alive = move || Instant::now() + random.range_duration(keep_alive, keep_alive + keep_alive / 5);
+    let mut keep_alive_at = next_keep_alive();
     loop {
+        let mut is_last = false;
         let frame = tokio::select! {
             () = frames.closed() => break,
             () = clock::told(&mut shutdown) => break,
@@ -158,13 +159,21 @@ async fn feed(
                 match session.next(&snapshot, clock::wall()) {
                     Next::Nothing => continue,
                     Next::Map(map) => encode(*map, coding).await,
+                    Next::Last(map) => {
+                        is_last = true;
+                        encode(*map, coding).await
+                    }
                     Next::Gone => break,
-                    Next::Failed(error) => {
-                        // The client keeps the map that it has.
+                    Next::Failed(error, words) => {
+                        // The client keeps the map that it has, and is told so once.
+                        let Some(words) = words else { continue };
                         tracing::error!(node = %session.node(), %error, "a map could not be made");
-                        continue;
+                        encode(*words, coding).await
                     }
                 }
+            }
+            Some(question) = line.next() => {
+                encode(MapResponse { ping_request: Some(question), ..MapResponse::default() }, coding).await
             }
             () = tokio::time::sleep_until(keep_alive_at) => {
                 encode(MapResponse { keep_alive: true, ..MapResponse::default() }, coding).await
@@ -178,7 +187,7 @@ async fn feed(
             }
         };
         match tokio::time::timeout(STALLED, frames.send(frame)).await {
-            Ok(Ok(())) => keep_alive_at = Instant::now() + random.range_duration(KEEP_ALIVE.0, KEEP_ALIVE.1),
+            Ok(Ok(())) if !is_last => keep_alive_at = next_keep_alive(),
             _ => break,
         }
     }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use warren_control::ChannelId;
 use warren_crypto::MachinePublic;
 use warren_io::answer::{self, Body};
 use warren_io::control_dial::{HANDSHAKE_HEADER, PROTOCOL};
@@ -19,7 +21,7 @@ use warren_io::noise_stream::NoiseStream;
 use warren_io::routes::Routes;
 
 use crate::service::Shared;
-use crate::{clock, map_stream, register};
+use crate::{ask_node, clock, map_stream, register, small_requests};
 
 /// From the 101 answer to an open channel. The handshake itself is one message of ours.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -44,6 +46,8 @@ const SEND_BUFFER: usize = 256 << 10;
 pub(crate) struct Machine {
     /// Proven by the handshake.
     pub(crate) key: MachinePublic,
+    /// Which connection of it this is: later ones have higher numbers.
+    pub(crate) channel: ChannelId,
     /// Where the connection came from.
     pub(crate) from: IpAddr,
     /// Whoever works for this connection holds a clone, beyond the answer if need be; without any it is idle.
@@ -101,7 +105,8 @@ async fn serve(
     };
     let Ok(Some((stream, key))) = tokio::time::timeout(HANDSHAKE, opening).await else { return };
     let busy = Arc::new(());
-    let machine = Machine { key, from: peer.address.ip().to_canonical(), busy: Arc::clone(&busy) };
+    let channel = ChannelId(shared.next_channel.fetch_add(1, Ordering::Relaxed));
+    let machine = Machine { key, channel, from: peer.address.ip().to_canonical(), busy: Arc::clone(&busy) };
     let service = service_fn(move |request| {
         let (shared, machine) = (Arc::clone(&shared), machine.clone());
         async move {
@@ -151,16 +156,14 @@ async fn idle(busy: &Arc<()>) {
 pub(crate) fn routes() -> Routes<(Arc<Shared>, Machine)> {
     let mut routes = Routes::new()
         .at("/machine/register", |request, (shared, machine)| register::answer(shared, request, machine))
-        .at("/machine/map", |request, (shared, machine)| map_stream::answer(shared, request, machine));
-    for path in [
-        "/machine/set-dns",
-        "/machine/id-token",
-        "/machine/set-device-attr",
-        "/machine/audit-log",
-        "/machine/feature/query",
-        "/machine/update-health",
-        "/machine/whoami",
-    ] {
+        .at("/machine/map", |request, (shared, machine)| map_stream::answer(shared, request, machine))
+        .at("/machine/update-health", |request, (shared, machine)| {
+            small_requests::update_health(shared, request, machine)
+        })
+        .at("/machine/audit-log", |request, (shared, machine)| small_requests::audit_log(shared, request, machine))
+        .at("/machine/whoami", |request, (shared, machine)| small_requests::whoami(shared, request, machine))
+        .below("/machine/c2n/", |request, (shared, machine)| ask_node::c2n_answer(shared, request, machine));
+    for path in ["/machine/set-dns", "/machine/id-token", "/machine/set-device-attr", "/machine/feature/query"] {
         routes = routes.at(path, |_, _| async {
             answer::text(StatusCode::NOT_IMPLEMENTED, "this control server does not have this feature")
         });

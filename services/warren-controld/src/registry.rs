@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use warren_control::{Answer, AuthId, Command, Refusal, Snapshot, Waiting};
-use warren_wire::{MapRequest, NodeId};
+use warren_control::{Answer, AuthId, ChannelId, Command, Refusal, Snapshot, Waiting};
+use warren_wire::{DnsRecord, MapRequest, NodeId};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry {
     inputs: mpsc::Sender<Input>,
-    ended: mpsc::UnboundedSender<NodeId>,
+    ended: mpsc::UnboundedSender<(NodeId, ChannelId)>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
 }
 
@@ -21,14 +21,19 @@ pub(crate) enum Input {
     /// A map request that is no stream.
     Heard {
         node: NodeId,
+        channel: ChannelId,
         request: Box<MapRequest>,
     },
     /// A stream begins; `ready` is told when the picture shows it.
     Stream {
         node: NodeId,
+        channel: ChannelId,
         request: Box<MapRequest>,
         ready: oneshot::Sender<()>,
     },
+    /// A router gave a sign of life.
+    Alive(NodeId),
+    ExtraRecords(Vec<DnsRecord>),
     Waiting {
         id: AuthId,
         reply: oneshot::Sender<Option<Waiting>>,
@@ -64,7 +69,9 @@ pub enum CommandError {
 #[derive(Debug)]
 pub(crate) struct WriterEnds {
     pub(crate) inputs: mpsc::Receiver<Input>,
-    pub(crate) ended: mpsc::UnboundedReceiver<NodeId>,
+    pub(crate) ended: mpsc::UnboundedReceiver<(NodeId, ChannelId)>,
+    /// Routers that must show a sign of life.
+    pub(crate) probes: mpsc::UnboundedSender<NodeId>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -72,13 +79,16 @@ pub(crate) struct WriterEnds {
 const QUEUE: usize = 1024;
 
 impl Registry {
-    pub(crate) fn new(first: Arc<Snapshot>) -> (Self, WriterEnds) {
+    /// The last is told of routers that must show a sign of life.
+    pub(crate) fn new(first: Arc<Snapshot>) -> (Self, WriterEnds, mpsc::UnboundedReceiver<NodeId>) {
         let (input_sender, inputs) = mpsc::channel(QUEUE);
         // Bounded by the number of open streams.
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let (publisher, snapshots) = watch::channel(first);
         let registry = Self { inputs: input_sender, ended: ended_sender, snapshots };
-        (registry, WriterEnds { inputs, ended, snapshots: publisher })
+        // Bounded by the number of routers in a round, each asked for once in a while.
+        let (probes, asked) = mpsc::unbounded_channel();
+        (registry, WriterEnds { inputs, ended, probes, snapshots: publisher }, asked)
     }
 
     /// Has a command decided and committed. Once this has an answer, so have all who start the server again.
@@ -104,18 +114,38 @@ impl Registry {
     }
 
     /// Takes in what a map request says. Returns at once when the queue has room; nobody waits for the disk.
-    pub(crate) async fn heard(&self, node: NodeId, request: MapRequest) -> Result<(), CommandError> {
-        self.send(Input::Heard { node, request: Box::new(request) }).await
+    pub(crate) async fn heard(
+        &self,
+        node: NodeId,
+        channel: ChannelId,
+        request: MapRequest,
+    ) -> Result<(), CommandError> {
+        self.send(Input::Heard { node, channel, request: Box::new(request) }).await
     }
 
     /// Begins a map stream and takes in its request. It ends when the guard is dropped.
-    pub(crate) async fn begin_stream(&self, node: NodeId, request: MapRequest) -> Result<StreamGuard, CommandError> {
+    pub(crate) async fn begin_stream(
+        &self,
+        node: NodeId,
+        channel: ChannelId,
+        request: MapRequest,
+    ) -> Result<StreamGuard, CommandError> {
         let (ready, is_ready) = oneshot::channel();
-        self.send(Input::Stream { node, request: Box::new(request), ready }).await?;
+        self.send(Input::Stream { node, channel, request: Box::new(request), ready }).await?;
         // From here on the stream counts, so whatever happens must end it.
-        let guard = StreamGuard { node, ended: self.ended.clone() };
+        let guard = StreamGuard { node, channel, ended: self.ended.clone() };
         is_ready.await.map_err(|_| stopping())?;
         Ok(guard)
+    }
+
+    /// A router gave a sign of life.
+    pub(crate) async fn alive(&self, node: NodeId) {
+        let _ = self.send(Input::Alive(node)).await; // no writer, nobody to tell
+    }
+
+    /// Other extra names, from now on.
+    pub(crate) async fn set_extra_records(&self, records: Vec<DnsRecord>) {
+        let _ = self.send(Input::ExtraRecords(records)).await; // as above
     }
 
     /// A registration that waits for an operator.
@@ -153,11 +183,12 @@ fn stopping() -> CommandError {
 #[derive(Debug)]
 pub(crate) struct StreamGuard {
     node: NodeId,
-    ended: mpsc::UnboundedSender<NodeId>,
+    channel: ChannelId,
+    ended: mpsc::UnboundedSender<(NodeId, ChannelId)>,
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let _ = self.ended.send(self.node); // no writer, no presence
+        let _ = self.ended.send((self.node, self.channel)); // no writer, no presence
     }
 }

@@ -3,6 +3,7 @@
 //! Reading answers from the last picture, which is never older than the last answered command. Writing goes to the
 //! writer as a command that carries who asked.
 
+mod asking;
 mod auth;
 mod keys;
 mod nodes;
@@ -23,6 +24,7 @@ use warren_io::routes::Routes;
 use warren_wire::UserId;
 
 use crate::admin_door::Operator;
+use crate::ask_node::AskError;
 use crate::registry::CommandError;
 use crate::service::Shared;
 
@@ -52,6 +54,10 @@ pub(crate) const TABLE: &[Row] = &[
     Row { example: "/api/v1/node/1/rename/laptop", methods: &["POST"] },
     Row { example: "/api/v1/node/1/tags", methods: &["POST"] },
     Row { example: "/api/v1/node/1/approve_routes", methods: &["POST"] },
+    Row { example: "/api/v1/node/1/user", methods: &["POST"] },
+    Row { example: "/api/v1/node/1/endpoints", methods: &["POST"] },
+    Row { example: "/api/v1/node/1/ping", methods: &["POST"] },
+    Row { example: "/api/v1/node/1/c2n", methods: &["POST"] },
     Row { example: "/api/v1/preauthkey", methods: &["GET", "POST", "DELETE"] },
     Row { example: "/api/v1/preauthkey/expire", methods: &["POST"] },
     Row { example: "/api/v1/policy", methods: &["GET", "PUT"] },
@@ -115,6 +121,10 @@ impl Asked {
             ("POST", ["node", id, "rename", name]) => nodes::rename(self, id, name).await,
             ("POST", ["node", id, "tags"]) => nodes::tag(self, id).await,
             ("POST", ["node", id, "approve_routes"]) => nodes::approve_routes(self, id).await,
+            ("POST", ["node", id, "user"]) => nodes::move_to(self, id).await,
+            ("POST", ["node", id, "endpoints"]) => nodes::hide_endpoints(self, id).await,
+            ("POST", ["node", id, "ping"]) => asking::ping(self, id).await,
+            ("POST", ["node", id, "c2n"]) => asking::c2n(self, id).await,
             ("GET", ["preauthkey"]) => keys::list(self),
             ("POST", ["preauthkey"]) => keys::create(self).await,
             ("DELETE", ["preauthkey"]) => keys::delete(self).await,
@@ -158,6 +168,8 @@ pub(crate) enum RestError {
     Unknown(String),
     Body(answer::BodyError),
     Command(CommandError),
+    /// A node did not answer.
+    Node(AskError),
     /// An answer that does not belong to its command: a mistake of ours.
     Mixed,
 }
@@ -184,6 +196,14 @@ impl RestError {
                 problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
             }
             Self::Command(CommandError::Refused(refusal)) => problem(status(refusal), &refusal.to_string()),
+            Self::Node(error) => {
+                let status = match error {
+                    AskError::NotConnected => StatusCode::CONFLICT,
+                    AskError::Silent(_) => StatusCode::GATEWAY_TIMEOUT,
+                    AskError::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                problem(status, &error.to_string())
+            }
             Self::Mixed => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
         }
     }

@@ -1,10 +1,12 @@
 //! A control server that runs: opened from its configuration, answering on whatever port the roof opens for it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use warren_control::{Actor, Answer, Command, Control, RowsError, What};
 use warren_crypto::{MachinePublic, MachineSecret};
@@ -13,9 +15,10 @@ use warren_io::listener::{self, Peer};
 use warren_io::local_socket::{self, LocalListener, OpenTo};
 use warren_io::routes::Routes;
 use warren_store::{LoadError, OpenError, Store};
-use warren_wire::ServerKeys;
+use warren_wire::{NodeId, ServerKeys};
 
 use crate::admission::{self, Admission};
+use crate::ask_node::{self, Bells};
 use crate::config::{Config, ConfigError};
 use crate::download::Download;
 use crate::noise_endpoint::{self, Machine};
@@ -23,7 +26,7 @@ use crate::random::Seeds;
 use crate::registry::{CommandError, Registry};
 use crate::state_dir::{self, StateError};
 use crate::writer::{Writer, WriterError};
-use crate::{admin_door, clock, pages};
+use crate::{admin_door, clock, extra_records, pages};
 
 /// What all handlers share.
 pub(crate) struct Shared {
@@ -31,6 +34,12 @@ pub(crate) struct Shared {
     pub(crate) noise_key: MachineSecret,
     pub(crate) registry: Registry,
     pub(crate) seeds: Seeds,
+    /// How the server asks nodes.
+    pub(crate) bells: Bells,
+    /// The number of the next Noise channel.
+    pub(crate) next_channel: AtomicU64,
+    /// The longest silence on a map stream.
+    pub(crate) keep_alive: Duration,
     pub(crate) download: Download,
     pub(crate) policy_file: Option<std::path::PathBuf>,
     /// Who else than root may administer: the user that the server runs as.
@@ -127,7 +136,8 @@ impl Service {
         let admin = local_socket::bind(&config.socket, OpenTo::Owner).await?;
         let download = Download::open(config.executable.as_deref()).map_err(os("open the program to hand out"))?;
         let (stop, shutdown) = watch::channel(false);
-        let (registry, ends) = Registry::new(control.snapshot());
+        let probing = control.settings().probing;
+        let (registry, ends, probes) = Registry::new(control.snapshot());
         let writer = Writer::new(control, store, seeds.fork(), ends);
         let service = Self {
             writer: AbortOnDropHandle::new(tokio::spawn(writer.run(shutdown.clone()))),
@@ -136,6 +146,9 @@ impl Service {
                 noise_key,
                 registry,
                 seeds,
+                bells: Bells::default(),
+                next_channel: AtomicU64::new(1),
+                keep_alive: config.keep_alive_interval,
                 download,
                 policy_file: config.policy_file.clone(),
                 owner: nix::unistd::geteuid().as_raw(),
@@ -146,6 +159,11 @@ impl Service {
             admin,
             stop,
         };
+        service.spawn_probes(probes, probing.answer_within);
+        if let Some(path) = config.dns_extra_records_file.clone() {
+            let (registry, shutdown) = (service.shared.registry.clone(), service.shared.shutdown.clone());
+            service.shared.tasks.spawn(extra_records::follow(path, registry, shutdown));
+        }
         match service.take_policy_file().await {
             Ok(()) => Ok(service),
             Err(error) => {
@@ -153,6 +171,33 @@ impl Service {
                 Err(error)
             }
         }
+    }
+
+    /// Asks routers for signs of life when the writer wants them.
+    fn spawn_probes(&self, mut probes: mpsc::UnboundedReceiver<NodeId>, within: Duration) {
+        let shared = Arc::clone(&self.shared);
+        let tasks = shared.tasks.clone();
+        tasks.clone().spawn(async move {
+            let mut shutdown = shared.shutdown.clone();
+            loop {
+                let node = tokio::select! {
+                    () = clock::told(&mut shutdown) => return,
+                    node = probes.recv() => node,
+                };
+                let Some(node) = node else { return };
+                let (shared, mut shutdown) = (Arc::clone(&shared), shutdown.clone());
+                tasks.spawn(async move {
+                    let asking = ask_node::sign_of_life(&shared, node, within);
+                    tokio::select! {
+                        () = clock::told(&mut shutdown) => {}
+                        // Who is silent needs no word: the writer has a deadline of its own.
+                        answered = asking => if answered.is_ok() {
+                            shared.registry.alive(node).await;
+                        },
+                    }
+                });
+            }
+        });
     }
 
     /// The server's Noise key, as `GET /key` tells it.
@@ -190,6 +235,7 @@ impl Service {
             .at("/ts2021", move |request, peer| noise_endpoint::upgrade(Arc::clone(&for_upgrade), request, peer))
             .at("/key", to!(key))
             .at("/verify", to!(admission::verify))
+            .at("/machine/ping-response", to!(ask_node::ping_response))
             .at("/health", to!(health))
             .at("/version", |_, _| async { version() })
             .at("/robots.txt", |_, _| async { answer::text(StatusCode::OK, "User-agent: *\nDisallow: /") })

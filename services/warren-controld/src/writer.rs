@@ -12,9 +12,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use warren_control::{Answer, AuthId, Batch, Command, Control, Event, Refusal, RegisterAnswer, SoftRow, Staged};
+use warren_control::{
+    Answer, AuthId, Batch, ChannelId, Command, Control, Event, Refusal, RegisterAnswer, SoftRow, Staged,
+};
 use warren_crypto::Random;
 use warren_store::{CommitError, Store};
+use warren_wire::NodeId;
 
 use crate::clock;
 use crate::registry::{CommandError, Input, Job, WriterEnds};
@@ -95,7 +98,7 @@ impl Writer {
             let deadline = self.deadline();
             tokio::select! {
                 () = clock::told(&mut shutdown) => break,
-                Some(node) = self.ends.ended.recv() => self.stream_ended(node),
+                Some((node, channel)) = self.ends.ended.recv() => self.stream_ended(node, channel),
                 Some(input) = self.ends.inputs.recv() => self.take(input, &mut turn).await,
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
@@ -104,8 +107,8 @@ impl Writer {
             if picture_due > clock::now() {
                 tokio::time::sleep_until(picture_due.into()).await;
             }
-            while let Ok(node) = self.ends.ended.try_recv() {
-                self.stream_ended(node);
+            while let Ok((node, channel)) = self.ends.ended.try_recv() {
+                self.stream_ended(node, channel);
             }
             while turn.count < LARGEST_BATCH
                 && let Ok(input) = self.ends.inputs.try_recv()
@@ -131,16 +134,19 @@ impl Writer {
         turn.count += 1;
         match input {
             Input::Command(job) => turn.jobs.push(job),
-            Input::Heard { node, request } => {
-                self.control.handle_map_request(node, &request);
+            Input::Heard { node, channel, request } => {
+                self.control.handle_map_request(node, channel, &request, clock::now());
                 self.soft_changed();
             }
-            Input::Stream { node, request, ready } => {
-                self.control.handle_map_request(node, &request);
-                self.control.handle_stream_started(node);
+            Input::Stream { node, channel, request, ready } => {
+                let now = clock::now();
+                self.control.handle_stream_started(node, channel, now);
+                self.control.handle_map_request(node, channel, &request, now);
                 self.soft_changed();
                 turn.ready.push(ready);
             }
+            Input::Alive(node) => self.control.handle_probe_answer(node),
+            Input::ExtraRecords(records) => self.control.set_extra_records(records),
             Input::Waiting { id, reply } => {
                 let _ = reply.send(self.control.waiting(id, clock::wall()).cloned());
             }
@@ -157,8 +163,8 @@ impl Writer {
         }
     }
 
-    fn stream_ended(&mut self, node: warren_wire::NodeId) {
-        self.control.handle_stream_ended(node, clock::now(), clock::wall());
+    fn stream_ended(&mut self, node: NodeId, channel: ChannelId) {
+        self.control.handle_stream_ended(node, channel, clock::now(), clock::wall());
         self.soft_changed();
     }
 
@@ -188,6 +194,9 @@ impl Writer {
         if let Some(picture) = self.control.publish() {
             self.ends.snapshots.send_replace(picture);
             self.last_picture = clock::now();
+        }
+        while let Some(node) = self.control.poll_probe() {
+            let _ = self.ends.probes.send(node); // nobody asks any more while the server stops
         }
         for (job, answer) in answers {
             match answer {

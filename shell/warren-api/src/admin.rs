@@ -9,12 +9,16 @@
 //! | GET `health` | – | [`Health`] |
 //! | GET `user?id=&name=&email=` | – | `{users}` |
 //! | POST `user` | [`CreateUser`] | `{user}` |
-//! | POST `user/{id}/rename/{name}` · DELETE `user/{id}` | – | `{user}` · `{}` |
+//! | POST `user/{id}/rename/{name}` | – | `{user}` |
+//! | DELETE `user/{id}?force=true` (`force` is ours: with their nodes) | – | `{}` |
 //! | GET `node?user=` · GET `node/{id}` | – | `{nodes}` · `{node}` |
 //! | DELETE `node/{id}` | – | `{}` |
 //! | POST `node/{id}/expire` | [`ExpireNode`] | `{node}` |
 //! | POST `node/{id}/rename/{name}` | – | `{node}` |
 //! | POST `node/{id}/tags` · `node/{id}/approve_routes` | [`SetTags`] · [`ApproveRoutes`] | `{node}` |
+//! | POST `node/{id}/user` (ours) · `node/{id}/endpoints` (ours) | [`MoveNode`] · [`HideEndpoints`] | `{node}` |
+//! | POST `node/{id}/ping` (ours) | – | [`SignOfLife`] |
+//! | POST `node/{id}/c2n` (ours) | [`AskNode`] | [`NodeSaid`] |
 //! | GET `preauthkey` | – | `{preAuthKeys}` |
 //! | POST `preauthkey` | [`CreateKey`] | `{preAuthKey}`: the only answer that has the whole key |
 //! | POST `preauthkey/expire` · DELETE `preauthkey?id=` | [`ExpireKey`] · – | `{}` |
@@ -28,9 +32,10 @@ mod shapes;
 
 pub use client::{AdminError, Client};
 pub use shapes::{
-    ApproveRoutes, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, KeyAnswer, KeysAnswer, Node,
-    NodeAnswer, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, SetPolicy, SetTags,
-    User, UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
+    ApproveRoutes, AskNode, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, HideEndpoints,
+    KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey,
+    Problem, RegisterMachine, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer, WaitingAnswer,
+    WaitingMachine,
 };
 
 /// Prefix of every path of this contract.

@@ -177,8 +177,8 @@ async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(
     };
     let sql =
         "INSERT INTO nodes (id, machine_key, node_key, user_id, tags, name, name_chosen, hostname, v4, v6, created,
-                                  expiry, expired, ephemeral, joined_with_key, approved_routes)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                                  expiry, expired, ephemeral, joined_with_key, approved_routes, hides_endpoints)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     sqlx::query(sql)
         .bind(node.id.0)
         .bind(node.machine_key.to_string())
@@ -196,6 +196,7 @@ async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(
         .bind(node.ephemeral)
         .bind(joined_with)
         .bind(json(&node.approved_routes)?)
+        .bind(node.hides_endpoints)
         .execute(connection)
         .await?;
     Ok(())

@@ -132,6 +132,7 @@ fn node(row: &SqliteRow) -> Result<Arc<Node>, LoadError> {
         ephemeral: row.plain("ephemeral")?,
         registered: joined_with.map_or(Registered::Approved, |key| Registered::Key(KeyId(key))),
         approved_routes: row.json("approved_routes")?,
+        hides_endpoints: row.plain("hides_endpoints")?,
     }))
 }
 

@@ -10,10 +10,16 @@ pub(crate) struct Migration {
 }
 
 /// All steps in order; the first makes schema 1.
-pub(crate) const MIGRATIONS: [Migration; 1] = [Migration {
-    up: include_str!("../schema/0001_registry.up.sql"),
-    down: include_str!("../schema/0001_registry.down.sql"),
-}];
+pub(crate) const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        up: include_str!("../schema/0001_registry.up.sql"),
+        down: include_str!("../schema/0001_registry.down.sql"),
+    },
+    Migration {
+        up: include_str!("../schema/0002_hidden_endpoints.up.sql"),
+        down: include_str!("../schema/0002_hidden_endpoints.down.sql"),
+    },
+];
 
 /// The schema that this build writes.
 pub const NEWEST_SCHEMA: u32 = MIGRATIONS.len() as u32;

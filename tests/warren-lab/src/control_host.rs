@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use warren_control::{
-    Actor, Answer, AuthId, Command, Control, Event, Next, Refusal, RegisterAnswer, Session, Settings, Snapshot, Staged,
-    What, register,
+    Actor, Answer, AuthId, ChannelId, Command, Control, Event, Next, Refusal, RegisterAnswer, Session, Settings,
+    Snapshot, Staged, What, register,
 };
 use warren_crypto::{MachinePublic, Random};
 use warren_simnet::{HostId, Segment, StreamEvent, StreamId};
@@ -45,6 +45,8 @@ pub struct ControlHost {
     /// `None` while it is dead.
     control: Option<Control>,
     connections: BTreeMap<StreamId, Connection>,
+    /// Every connection there ever was, in order.
+    channels: BTreeMap<StreamId, ChannelId>,
     /// Registrations that wait for an operator.
     held: Vec<Held>,
     /// It dies with the next commit.
@@ -87,6 +89,7 @@ impl ControlHost {
             random,
             control: None,
             connections: BTreeMap::new(),
+            channels: BTreeMap::new(),
             held: Vec::new(),
             crash: None,
             start_at: None,
@@ -179,6 +182,35 @@ impl ControlHost {
         }
     }
 
+    /// The same with a crash in the middle. Returns whether it came to that.
+    pub fn operate_into(&mut self, world: &mut World, what: What, crash: Crash) -> bool {
+        self.crash = Some(crash);
+        let command = Command { actor: Actor::Operator { name: "op".into(), door: "lab" }, what };
+        let died = self.decide(world, command).is_err();
+        if died {
+            self.kill(world);
+            self.start_at = Some(world.now() + CRASH_LASTS);
+        } else {
+            self.crash = None;
+            self.publish(world);
+        }
+        died
+    }
+
+    /// What may have been done already.
+    pub fn try_to_operate(&mut self, world: &mut World, what: What) {
+        let command = Command { actor: Actor::Operator { name: "op".into(), door: "lab" }, what };
+        match self.decide(world, command) {
+            Ok(Ok(_) | Err(Refusal::NotFound { .. })) => self.publish(world),
+            Ok(Err(refusal)) => panic!("an operator was refused: {refusal}"),
+            Err(Died) => panic!("an operator's command met a dead server"),
+        }
+    }
+
+    pub fn user(&self, user: usize) -> Option<UserId> {
+        self.users.get(user).copied()
+    }
+
     /// A key that lets one machine of this user in.
     pub fn one_off_key(&mut self, world: &mut World, user: usize) -> String {
         let user = self.users.get(user).copied();
@@ -207,6 +239,8 @@ impl ControlHost {
         match event {
             StreamEvent::Opened { stream, .. } => {
                 let decoder = Decoder::new(talk::CAP);
+                let number = self.channels.values().max().map_or(1, |last| last.0 + 1);
+                self.channels.insert(stream, ChannelId(number));
                 self.connections.insert(stream, Connection { machine: None, decoder, sessions: BTreeMap::new() });
             }
             StreamEvent::Bytes { stream, bytes } => {
@@ -226,7 +260,7 @@ impl ControlHost {
             StreamEvent::Closed { stream } => {
                 if let Some(connection) = self.connections.remove(&stream) {
                     for session in connection.sessions.into_values() {
-                        self.end(world, session.node());
+                        self.end(world, session.node(), stream);
                     }
                 }
                 self.held.retain(|held| held.stream != stream);
@@ -235,9 +269,10 @@ impl ControlHost {
         self.publish(world);
     }
 
-    fn end(&mut self, world: &World, node: NodeId) {
+    fn end(&mut self, world: &World, node: NodeId, stream: StreamId) {
         if let Some(control) = &mut self.control {
-            control.handle_stream_ended(node, world.now(), world.wall());
+            let channel = self.channels.get(&stream).copied().unwrap_or_default();
+            control.handle_stream_ended(node, channel, world.now(), world.wall());
         }
     }
 
@@ -259,7 +294,8 @@ impl ControlHost {
                 if let Some(control) = &mut self.control
                     && let Some(node) = control.snapshot().node_of(&machine, &request.node_key).map(|node| node.id)
                 {
-                    control.handle_map_request(node, &request);
+                    let channel = self.channels.get(&stream).copied().unwrap_or_default();
+                    control.handle_map_request(node, channel, &request, world.now());
                 }
                 self.write(world, stream, talk::encode(talk::DONE, message.request, &[]));
             }
@@ -302,8 +338,9 @@ impl ControlHost {
         let Some(node) = control.snapshot().node_of(&machine, &request.node_key).map(|node| node.id) else {
             return self.write(world, stream, talk::encode(talk::ENDED, message.request, b"404"));
         };
-        control.handle_map_request(node, &request);
-        control.handle_stream_started(node);
+        let channel = self.channels.get(&stream).copied().unwrap_or_default();
+        control.handle_stream_started(node, channel, world.now());
+        control.handle_map_request(node, channel, &request, world.now());
         let session = Session::new(node, request.node_key, request.version);
         if let Some(connection) = self.connections.get_mut(&stream) {
             connection.sessions.insert(message.request, session);
@@ -383,14 +420,20 @@ impl ControlHost {
                 Next::Nothing => true,
                 Next::Gone => {
                     world.internet.write(*stream, self.host, talk::encode(talk::ENDED, *request, b""));
-                    ended.push(session.node());
+                    ended.push((session.node(), *stream));
                     false
                 }
-                Next::Failed(error) => panic!("a map cannot be made: {error}"),
+                Next::Last(map) => {
+                    world.internet.write(*stream, self.host, talk::encode_json(talk::MAP, *request, &*map));
+                    world.internet.write(*stream, self.host, talk::encode(talk::ENDED, *request, b""));
+                    ended.push((session.node(), *stream));
+                    false
+                }
+                Next::Failed(error, _) => panic!("a map cannot be made: {error}"),
             });
         }
-        for node in ended {
-            self.end(world, node);
+        for (node, stream) in ended {
+            self.end(world, node, stream);
         }
     }
 

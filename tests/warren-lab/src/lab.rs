@@ -12,7 +12,7 @@ use warren_simnet::{Arrival, Firewall, Link};
 use warren_wire::netmap::equivalent;
 use warren_wire::{RegionId, RelayMap};
 
-use crate::control_host::ControlHost;
+use crate::control_host::{ControlHost, Crash};
 use crate::model::NodeNo;
 use crate::node_host::NodeHost;
 use crate::relay_host::RelayHost;
@@ -39,6 +39,9 @@ pub struct Lab {
     sent: Vec<(NodeNo, NodeNo)>,
     /// The mesh addresses that each machine had first: they are its own for ever.
     addresses: BTreeMap<NodeNo, Vec<IpAddr>>,
+    /// Nodes that the server forgot and that are not back. One that was not attached when it happened keeps what it had until a
+    /// person lets it in again, and may do nothing with it.
+    forgotten: BTreeSet<NodeNo>,
     secrets: Secrets,
 }
 
@@ -61,6 +64,7 @@ impl Lab {
             random,
             sent: Vec::new(),
             addresses: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             secrets: Secrets::default(),
         };
         lab.show_news();
@@ -82,6 +86,7 @@ impl Lab {
             Step::Join { .. } => self.join(step),
             Step::Leave(node) => nodes[node.0].command(world, Command::Logout),
             Step::Renew(node) => {
+                self.forgotten.remove(node);
                 let key = self.join_key(user_of(*node));
                 self.nodes[node.0].up(&mut self.world, Some(key));
             }
@@ -130,6 +135,19 @@ impl Lab {
                     control.operate(world, What::ExpireNode { node, at: None });
                 }
             }
+            Step::Delete { node, crash } => {
+                if let Some(id) = self.id_of(*node) {
+                    self.operate_through(What::DeleteNode { node: id }, *crash);
+                    // Whoever comes next may have them.
+                    self.addresses.remove(node);
+                    self.forgotten.insert(*node);
+                }
+            }
+            Step::Move { node, user, crash } => {
+                if let (Some(id), Some(user)) = (self.id_of(*node), self.control.user(*user)) {
+                    self.operate_through(What::MoveNode { node: id, user }, *crash);
+                }
+            }
             Step::Policy(rules) => drop(control.operate(world, What::ReplacePolicy { text: rules.text() })),
             Step::Wait(time) => self.run(*time),
             Step::Talk(..) => {}
@@ -152,6 +170,25 @@ impl Lab {
         self.nodes.push(node);
         self.run_until(CRASHED_BY, |lab| !lab.control.is_crashing());
         self.control.do_not_crash();
+    }
+
+    fn id_of(&self, node: NodeNo) -> Option<warren_wire::NodeId> {
+        let (control, key) = (self.control.control()?, self.nodes[node.0].key()?);
+        control.registry().node_by_key(&key).map(|node| node.id)
+    }
+
+    /// An operator wants something, and wants it again when the server is back from a crash that it met.
+    fn operate_through(&mut self, what: What, crash: Option<Crash>) {
+        let Lab { world, control, .. } = self;
+        if let Some(crash) = crash {
+            if control.operate_into(world, what.clone(), crash) {
+                self.run_until(CRASHED_BY, |lab| !lab.control.is_crashing());
+            }
+            // What was committed and not answered may be done already.
+            self.control.try_to_operate(&mut self.world, what);
+        } else {
+            control.operate(world, what);
+        }
     }
 
     fn join_key(&mut self, user: usize) -> AuthKey {
@@ -308,7 +345,10 @@ impl Lab {
 
     /// The first addresses of each machine, which must stay.
     fn learn_addresses(&mut self) {
-        for (index, host) in self.nodes.iter().enumerate().filter(|(_, host)| !host.mesh_addrs.is_empty()) {
+        let forgotten = &self.forgotten;
+        let is_in =
+            |(index, host): &(usize, &NodeHost)| !host.mesh_addrs.is_empty() && !forgotten.contains(&NodeNo(*index));
+        for (index, host) in self.nodes.iter().enumerate().filter(is_in) {
             self.addresses.entry(NodeNo(index)).or_insert_with(|| host.mesh_addrs.clone());
         }
     }
@@ -321,7 +361,10 @@ impl Lab {
     /// In words.
     pub fn check_addresses(&mut self) -> Result<(), String> {
         self.learn_addresses();
-        for (index, host) in self.nodes.iter().enumerate().filter(|(_, host)| !host.mesh_addrs.is_empty()) {
+        let forgotten = &self.forgotten;
+        let is_in =
+            |(index, host): &(usize, &NodeHost)| !host.mesh_addrs.is_empty() && !forgotten.contains(&NodeNo(*index));
+        for (index, host) in self.nodes.iter().enumerate().filter(is_in) {
             let known = self.addresses.get(&NodeNo(index));
             if known != Some(&host.mesh_addrs) {
                 return Err(format!("node {index} had {known:?} and has {:?}", host.mesh_addrs));

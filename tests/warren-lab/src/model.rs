@@ -139,7 +139,7 @@ impl Model {
 
     fn draw(&self, choices: &mut Choices) -> Option<Step> {
         let numbers: Vec<NodeNo> = self.numbers().collect();
-        let kind = choices.below(46);
+        let kind = choices.below(49);
         let node = choices.pick(&numbers)?;
         Some(match kind {
             0..=2 => draw_join(choices),
@@ -165,8 +165,10 @@ impl Model {
             32..=34 if !self.relay_is_up => Step::RelayUp,
             35..=37 if !self.machine(node).is_running => Step::Start(node),
             35..=37 if self.machine(node).is_cut => Step::Heal(node),
-            38..=40 if self.machine(node).udp == Udp::Blocked => Step::AllowUdp(node),
+            41..=43 if self.machine(node).udp == Udp::Blocked => Step::AllowUdp(node),
             38 => Step::BlockUdp(node),
+            39 => Step::Delete { node, crash: draw_crash(choices) },
+            40 => Step::Move { node, user: choices.below(USERS), crash: draw_crash(choices) },
             _ => Step::Talk(node, choices.pick(&numbers).filter(|other| *other != node)?),
         })
     }
@@ -183,6 +185,10 @@ impl Model {
             Step::Renew(node) => is_heard(node),
             Step::Rotate(node) => is_heard(node) && self.is_member(*node),
             Step::Expire(node) => self.control_is_up && self.is_member(*node),
+            Step::Delete { node, .. } => is_heard(node) && self.is_member(*node) && !self.is_near_the_end(*node),
+            Step::Move { node, user, .. } => {
+                self.control_is_up && self.is_member(*node) && self.machine(*node).user != *user
+            }
             Step::Kill(node) => self.machine(*node).is_running,
             Step::Start(node) => !self.machine(*node).is_running,
             Step::NewDisco(node) => self.machine(*node).is_running,
@@ -225,6 +231,18 @@ impl Model {
                 })
             }
             Step::Leave(node) => (self.of(node).key, self.of(node).view) = (None, None),
+            Step::Delete { node, crash } => {
+                if crash.is_some() {
+                    self.forget_homes();
+                }
+                (self.of(node).key, self.of(node).view) = (None, None);
+            }
+            Step::Move { node, user, crash } => {
+                if crash.is_some() {
+                    self.forget_homes();
+                }
+                self.of(node).user = *user;
+            }
             Step::Renew(node) => {
                 let expires = self.now + KEY_LIFETIME;
                 // Someone who is in and well, and comes with a key, stays who he is.
@@ -413,6 +431,10 @@ impl Default for Model {
 fn draw_join(choices: &mut Choices) -> Step {
     let (v4, v6) = [(true, true), (true, true), (true, false), (false, true)][choices.below(4)];
     let place = Place::ALL[choices.below(Place::ALL.len())];
-    let crash = [None, None, None, None, Some(Crash::BeforeCommit), Some(Crash::BeforeAnswer)][choices.below(6)];
+    let crash = draw_crash(choices);
     Step::Join { user: choices.below(USERS), place, v4, v6, crash }
+}
+
+fn draw_crash(choices: &mut Choices) -> Option<Crash> {
+    [None, None, None, None, Some(Crash::BeforeCommit), Some(Crash::BeforeAnswer)][choices.below(6)]
 }

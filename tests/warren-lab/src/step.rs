@@ -67,6 +67,17 @@ pub enum Step {
     RelayUp,
     /// An operator ends a node's key.
     Expire(NodeNo),
+    /// … forgets a node that is attached; perhaps the control server dies of it, and the operator asks again.
+    Delete {
+        node: NodeNo,
+        crash: Option<Crash>,
+    },
+    /// … gives a node to another user; perhaps with the same misfortune.
+    Move {
+        node: NodeNo,
+        user: usize,
+        crash: Option<Crash>,
+    },
     Policy(Rules),
     /// Time passes.
     Wait(Duration),
@@ -97,6 +108,10 @@ impl Step {
             Step::RelayDown => "relay down (relay death)",
             Step::RelayUp => "relay up",
             Step::Expire(_) => "expire",
+            Step::Delete { crash: None, .. } => "delete",
+            Step::Delete { crash: Some(_), .. } => "delete (control crashes)",
+            Step::Move { crash: None, .. } => "move",
+            Step::Move { crash: Some(_), .. } => "move (control crashes)",
             Step::Policy(_) => "policy change",
             Step::Wait(_) => "wait",
             Step::Talk(..) => "talk",

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use warren_api::admin::{Client, CreateKey, CreateUser, ExpireNode, Node, PreAuthKey, User};
+use warren_api::admin::{AskNode, Client, CreateKey, CreateUser, ExpireNode, Node, PreAuthKey, User};
 use warren_crypto::UnixTime;
 
 use crate::{table, words};
@@ -62,7 +62,12 @@ pub enum Users {
     Rename { user: String, new_name: String },
     /// Remove a person who has no devices
     #[command(visible_alias = "destroy")]
-    Delete { user: String },
+    Delete {
+        user: String,
+        /// And all their devices
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Subcommand, Clone, Debug)]
@@ -101,6 +106,38 @@ pub enum Nodes {
     Rename { node: String, new_name: String },
     /// Set a device's tags (all of them, comma-separated)
     Tag { node: String, tags: String },
+    /// Give a device to a person (and take its tags away)
+    Move {
+        node: String,
+        /// Whose it is from now on
+        #[arg(short = 'u', long)]
+        user: String,
+    },
+    /// Show the networks behind devices
+    #[command(visible_alias = "list-routes", alias = "lsr")]
+    Routes {
+        /// Only those of this device
+        node: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Approve networks behind a device (all of them, comma-separated; an empty text takes all back)
+    ApproveRoutes {
+        node: String,
+        #[arg(short = 'r', long)]
+        routes: String,
+    },
+    /// Do not tell peers where a device is: it is met through relays
+    HideEndpoints {
+        node: String,
+        /// Tell them again
+        #[arg(long)]
+        off: bool,
+    },
+    /// Ask a device for a sign of life
+    Ping { node: String },
+    /// Ask a device something of its own, such as /echo or /debug/health
+    Ask { node: String, path: String },
     /// Forget a device
     #[command(visible_alias = "rm")]
     Delete { node: String },
@@ -228,9 +265,13 @@ async fn users(client: &Client, command: &Users) -> Result<()> {
             let id = client.user(user).await?.id;
             client.rename_user(&id, new_name).await?;
         }
-        Users::Delete { user } => {
+        Users::Delete { user, force } => {
             let id = client.user(user).await?.id;
-            client.delete_user(&id).await?;
+            if *force {
+                client.delete_user_with_nodes(&id).await?;
+            } else {
+                client.delete_user(&id).await?;
+            }
         }
     }
     Ok(())
@@ -253,7 +294,11 @@ async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
                     node.ip_addresses.join(", "),
                     date(node.last_seen),
                     if node.expired { "expired".into() } else { date(node.expiry) },
-                    if node.online { "online".into() } else { "offline".into() },
+                    match (node.doubled, node.online) {
+                        (true, _) => "TWICE: two machines have its keys".into(),
+                        (false, true) => "online".into(),
+                        (false, false) => "offline".into(),
+                    },
                 ]
             });
             println!("{}", table::plain(&header, rows));
@@ -275,12 +320,64 @@ async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
             let id = find(client, node).await?.id;
             client.set_tags(&id, &list(tags)).await?;
         }
+        Nodes::Move { node, user } => {
+            let id = find(client, node).await?.id;
+            client.move_node(&id, user).await?;
+        }
+        Nodes::Routes { node, output } => return routes(client, node.as_deref(), output).await,
+        Nodes::ApproveRoutes { node, routes } => {
+            let id = find(client, node).await?.id;
+            let node = client.approve_routes(&id, &list(routes)).await?;
+            println!("{} serves {}.", node.given_name, in_words(&node.subnet_routes));
+        }
+        Nodes::HideEndpoints { node, off } => {
+            let id = find(client, node).await?.id;
+            client.hide_endpoints(&id, !off).await?;
+        }
+        Nodes::Ping { node } => {
+            let node = find(client, node).await?;
+            let sign = client.ping_node(&node.id).await?;
+            println!("{} answered in {:.0} ms.", node.given_name, sign.seconds * 1000.0);
+        }
+        Nodes::Ask { node, path } => {
+            let id = find(client, node).await?.id;
+            let question = AskNode { path: path.clone(), ..AskNode::default() };
+            println!("{}", printable(&client.ask_node(&id, &question).await?.answer));
+        }
         Nodes::Delete { node } => {
             let id = find(client, node).await?.id;
             client.delete_node(&id).await?;
         }
     }
     Ok(())
+}
+
+async fn routes(client: &Client, node: Option<&str>, output: &Output) -> Result<()> {
+    let nodes = match node {
+        Some(node) => vec![find(client, node).await?],
+        None => client.nodes(None).await?,
+    };
+    let routers =
+        nodes.iter().filter(|n| node.is_some() || !n.available_routes.is_empty() || !n.approved_routes.is_empty());
+    if output.json {
+        return print_json(&routers.collect::<Vec<_>>());
+    }
+    let rows = routers.map(|node| {
+        let networks = [&node.approved_routes, &node.available_routes, &node.subnet_routes];
+        let [approved, available, serving] = networks.map(|list| list.join(", "));
+        vec![node.id.clone(), node.given_name.clone(), approved, available, serving]
+    });
+    println!("{}", table::plain(&["ID", "Name", "Approved", "Available", "Serving (Primary)"], rows));
+    Ok(())
+}
+
+fn in_words(networks: &[String]) -> String {
+    if networks.is_empty() { "no network now".to_owned() } else { networks.join(", ") }
+}
+
+/// What a device said, without what could play with the terminal.
+fn printable(text: &str) -> String {
+    text.trim_end().chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 async fn keys(client: &Client, command: &Keys) -> Result<()> {

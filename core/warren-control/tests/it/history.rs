@@ -24,7 +24,14 @@ fn command() -> impl Strategy<Value = Plan> {
         })),
         (user.clone(), name.clone())
             .prop_map(|(user, name)| Plan::What(What::RenameUser { user, name: name.to_owned() })),
-        user.clone().prop_map(|user| Plan::What(What::DeleteUser { user })),
+        (user.clone(), any::<bool>()).prop_map(|(user, with_nodes)| Plan::What(What::DeleteUser { user, with_nodes })),
+        (node.clone(), user.clone()).prop_map(|(node, user)| Plan::What(What::MoveNode { node, user })),
+        (node.clone(), any::<bool>()).prop_map(|(node, hide)| Plan::What(What::HideEndpoints { node, hide })),
+        node.clone().prop_map(|node| Plan::What(What::ApproveAnnounced { node })),
+        Just(Plan::What(What::ReplacePolicy {
+            text: r#"{ "autoApprovers": { "exitNode": ["ann@"], "routes": { "10.0.0.0/8": ["autogroup:member"] } } }"#
+                .to_owned(),
+        })),
         (user.clone(), any::<[bool; 3]>())
             .prop_map(|(user, [tagged, reusable, ephemeral])| { Plan::Key { user, tagged, reusable, ephemeral } }),
         (1_i64..6).prop_map(|key| Plan::What(What::ExpireKey { key: KeyId(key) })),
@@ -82,7 +89,10 @@ proptest! {
                     }
                     Plan::Register { machine, node_key, key } => {
                         if let Some(key) = keys.get(key) {
-                            commands.push(register(machine, node_key + 10, Some(key), |_| {}));
+                            commands.push(register(machine, node_key + 10, Some(key), |request| {
+                                let routes = ["10.1.0.0/16", "0.0.0.0/0"].map(|text| text.parse().expect("a prefix"));
+                                request.hostinfo.as_mut().expect("set").routable_ips = routes.to_vec();
+                            }));
                         }
                     }
                     Plan::Wait { machine, node_key } => commands.push(register(machine, node_key + 10, None, |_| {})),

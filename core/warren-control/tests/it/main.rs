@@ -2,5 +2,6 @@
 
 mod history;
 mod registering;
+mod routes;
 mod sessions;
 mod world;

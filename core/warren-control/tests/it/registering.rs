@@ -211,18 +211,18 @@ fn an_ephemeral_node_goes_when_it_logs_out_and_when_it_stays_away() {
     assert!(world.control.registry().node(first.id).is_none());
 
     let second = world.join(2, 21, &key);
-    world.control.handle_stream_started(second.id);
+    world.control.handle_stream_started(second.id, CHANNEL, world.now);
     world.pass(HOUR);
     assert!(world.control.registry().node(second.id).is_some(), "connected nodes stay");
-    world.control.handle_stream_ended(second.id, world.now, world.wall);
-    world.pass(Duration::from_secs(100));
-    assert!(world.control.registry().node(second.id).is_some(), "two minutes are not over");
-    world.pass(Duration::from_secs(31));
+    world.control.handle_stream_ended(second.id, CHANNEL, world.now, world.wall);
+    world.pass(Duration::from_secs(30 * 60));
+    assert!(world.control.registry().node(second.id).is_some(), "half an hour and the grace are not over");
+    world.pass(Duration::from_secs(11));
     assert!(world.control.registry().node(second.id).is_none());
 
     let third = world.join(3, 31, &key);
     world.restart();
-    world.pass(Duration::from_secs(131));
+    world.pass(Duration::from_secs(30 * 60 + 11));
     assert!(world.control.registry().node(third.id).is_none(), "the server starts the clock again");
 }
 
@@ -332,7 +332,7 @@ fn operators_are_refused_what_cannot_be() {
     let missing = warren_wire::NodeId(99);
     let rename = |name: &str| What::RenameNode { node, name: name.to_owned() };
     for (what, text) in [
-        (What::DeleteUser { user: ann }, "user ann still has 1 node(s); delete them first"),
+        (What::DeleteUser { user: ann, with_nodes: false }, "user ann still has 1 node(s); delete them first"),
         (What::DeleteNode { node: missing }, "no such node: 99"),
         (rename("Web"), "\"Web\" cannot be a node's name: 1 to 63 of a-z, 0-9 and -, no hyphen at either end"),
         (What::SetTags { node, tags: tag_set(&["web"]) }, "\"web\" is not a tag: write tag: and a name"),
@@ -360,4 +360,62 @@ fn a_chosen_name_stays_and_a_derived_one_follows_the_host() {
     assert_eq!((world.node(node).name.as_str(), world.node(node).hostname.as_str()), ("fixed", "other"));
     check(&mut world, register(1, 11, Some(&key), |_| {}), "in 1");
     assert_eq!(world.node(node).name, "fixed");
+}
+
+#[test]
+fn a_person_is_forgotten_with_their_nodes_when_that_is_said() {
+    let (mut world, _) = ann_is_in();
+    let ann = world.control.registry().users().next().expect("ann").id;
+    let bob = world.user("bob");
+    let key = world.key(Some(bob), &[], REUSABLE);
+    world.join(2, 21, &key);
+    world.ask(What::DeleteUser { user: ann, with_nodes: true }).expect("granted");
+    let left: Vec<_> = world.control.registry().nodes().map(|node| node.owner.clone()).collect();
+    assert_eq!(left, [Owner::User(bob)]);
+    assert!(world.control.registry().keys().all(|key| key.user == Some(bob)));
+    world.restart();
+    assert_eq!(world.control.registry().users().count(), 1);
+}
+
+#[test]
+fn a_node_moves_between_people_and_tags_and_keeps_its_place() {
+    let lifetime = Some(Duration::from_secs(86_400));
+    let mut world = World::with(warren_control::Settings { key_lifetime: lifetime, ..settings() });
+    let (ann, bob) = (world.user("ann"), world.user("bob"));
+    let key = world.key(Some(ann), &[], REUSABLE);
+    let before = world.join(1, 11, &key);
+    let node = before.id;
+    world.ask(What::SetTags { node, tags: tag_set(&["tag:web"]) }).expect("granted");
+    world.pass(HOUR);
+    world.ask(What::MoveNode { node, user: bob }).expect("granted");
+    let after = world.node(node);
+    assert_eq!((after.v4, &after.name, after.node_key), (before.v4, &before.name, before.node_key));
+    assert_eq!((&after.owner, after.expiry), (&Owner::User(bob), world.wall.checked_add(HOUR * 24)), "a person's rule");
+    world.pass(HOUR);
+    world.ask(What::MoveNode { node, user: ann }).expect("granted");
+    assert_eq!(world.node(node).expiry, after.expiry, "from person to person its time stays");
+    // The same machine is in for bob too: ann's node cannot become a second one of his.
+    let key = world.key(Some(bob), &[], REUSABLE);
+    world.join(1, 12, &key);
+    let refused = world.ask(What::MoveNode { node, user: bob }).expect_err("refused").to_string();
+    assert_eq!(refused, "bob has a node on the same machine already: host-1-1");
+    check(&mut world, register(1, 11, None, |_| {}), "in 1");
+}
+
+#[test]
+fn an_operators_time_and_no_nodes_own_decides_when_a_key_ends() {
+    let (mut world, key) = ann_is_in();
+    let node = warren_wire::NodeId(1);
+    let at = world.wall.saturating_add(HOUR);
+    world.ask(What::ExpireNode { node, at: Some(at) }).expect("granted");
+    // Neither a restart, with or without the key that it came in by, nor a word of its own moves it.
+    check(&mut world, register(1, 11, None, |_| {}), "in 1");
+    check(&mut world, register(1, 11, Some(&key), |_| {}), "in 1");
+    let later = move |request: &mut RegisterRequest| request.expiry = Some(at.saturating_add(HOUR));
+    check(&mut world, register(1, 11, None, later), "extending key is not allowed");
+    assert_eq!(world.node(node).expiry, Some(at));
+    world.pass(HOUR);
+    check(&mut world, register(1, 11, None, |_| {}), "key expired");
+    world.ask(What::DisableExpiry { node }).expect("granted");
+    check(&mut world, register(1, 11, None, |_| {}), "in 1");
 }

@@ -3,36 +3,40 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use warren_control::{Next, Session, What};
+use warren_control::{ChannelId, Next, Session, What};
 use warren_crypto::{DiscoPublic, UnixTime};
 use warren_wire::netmap::{NetMap, equivalent, fold};
-use warren_wire::{CapabilityVersion, Hostinfo, MapRequest, MapResponse, NetInfo, NodeId, RegionId};
+use warren_wire::{CapabilityVersion, DnsRecord, Hostinfo, MapRequest, MapResponse, NetInfo, NodeId, RegionId};
 
 use crate::world::*;
 
 const VERSION: CapabilityVersion = CapabilityVersion::OLDEST_SERVED;
 
 /// A client at the other end of a stream.
-struct Client {
-    session: Session,
-    held: Option<NetMap>,
+pub struct Client {
+    pub session: Session,
+    pub held: Option<NetMap>,
 }
 
 impl Client {
-    fn of(world: &mut World, node: NodeId) -> Self {
-        world.control.handle_stream_started(node);
+    pub fn of(world: &mut World, node: NodeId) -> Self {
+        world.control.handle_stream_started(node, CHANNEL, world.now);
         world.control.publish();
         Self { session: Session::new(node, world.node(node).node_key, VERSION), held: None }
     }
 
     /// Takes what the stream says and checks the law.
-    fn poll(&mut self, world: &World) -> Option<MapResponse> {
+    pub fn poll(&mut self, world: &World) -> Option<MapResponse> {
         let snapshot = world.snapshot();
         let message = match self.session.next(&snapshot, world.wall) {
             Next::Map(message) => *message,
             Next::Nothing => MapResponse::keep_alive(),
+            Next::Last(message) => {
+                fold(&mut self.held, *message, world.wall).expect("a message that folds");
+                return None;
+            }
             Next::Gone => return None,
-            Next::Failed(error) => panic!("{error}"),
+            Next::Failed(error, _) => panic!("{error}"),
         };
         fold(&mut self.held, message.clone(), world.wall).expect("a message that folds");
         let held = self.held.as_ref().expect("a map");
@@ -47,7 +51,7 @@ fn poll_both(world: &World, one: &mut Client, other: &mut Client) {
     other.poll(world);
 }
 
-fn update(disco: u8, endpoint: &str, home: Option<u32>) -> MapRequest {
+pub fn update(disco: u8, endpoint: &str, home: Option<u32>) -> MapRequest {
     let net_info = home.map(|home| Box::new(NetInfo { preferred_derp: Some(RegionId(home)), ..NetInfo::default() }));
     let mut request = MapRequest {
         version: VERSION,
@@ -60,7 +64,7 @@ fn update(disco: u8, endpoint: &str, home: Option<u32>) -> MapRequest {
 }
 
 /// Three machines of ann's.
-fn three() -> (World, [NodeId; 3]) {
+pub fn three() -> (World, [NodeId; 3]) {
     let mut world = World::new();
     let ann = world.user("ann");
     let key = world.key(Some(ann), &[], REUSABLE);
@@ -71,7 +75,7 @@ fn three() -> (World, [NodeId; 3]) {
 #[test]
 fn the_first_message_is_a_whole_map_that_a_stock_client_accepts() {
     let (mut world, [a, b, c]) = three();
-    world.control.handle_map_request(b, &update(2, "192.0.2.2:41641", Some(900)));
+    world.control.handle_map_request(b, CHANNEL, &update(2, "192.0.2.2:41641", Some(900)), world.now);
     let mut client = Client::of(&mut world, a);
     let message = client.poll(&world).expect("a map");
     let me = message.node.as_ref().expect("the first message has self");
@@ -91,11 +95,11 @@ fn presence_and_endpoints_travel_as_patches() {
     let (mut world, [a, b, _]) = three();
     let mut client = Client::of(&mut world, a);
     client.poll(&world);
-    world.control.handle_stream_started(b);
-    world.control.handle_map_request(b, &update(2, "192.0.2.2:41641", Some(900)));
+    world.control.handle_stream_started(b, CHANNEL, world.now);
+    world.control.handle_map_request(b, CHANNEL, &update(2, "192.0.2.2:41641", Some(900)), world.now);
     world.control.publish();
     client.poll(&world);
-    world.control.handle_map_request(b, &update(2, "192.0.2.9:41641", None));
+    world.control.handle_map_request(b, CHANNEL, &update(2, "192.0.2.9:41641", None), world.now);
     world.control.publish();
     let message = client.poll(&world).expect("a delta");
     assert_eq!((message.peers_changed.len(), message.peers_changed_patch.len()), (0, 1));
@@ -103,7 +107,10 @@ fn presence_and_endpoints_travel_as_patches() {
     let held = client.held.as_ref().expect("a map");
     assert_eq!(held.peers[&b].home_derp, Some(RegionId(900)), "network facts that are not repeated stay");
 
-    assert!(!world.control.handle_map_request(b, &update(0, "192.0.2.9:41641", None)), "nothing new");
+    assert!(
+        !world.control.handle_map_request(b, CHANNEL, &update(0, "192.0.2.9:41641", None), world.now),
+        "nothing new"
+    );
     assert!(world.control.publish().is_none());
 }
 
@@ -111,20 +118,20 @@ fn presence_and_endpoints_travel_as_patches() {
 fn a_short_gap_in_a_stream_is_not_shown_and_a_long_one_is() {
     let (mut world, [a, b, _]) = three();
     let mut client = Client::of(&mut world, a);
-    world.control.handle_stream_started(b);
+    world.control.handle_stream_started(b, CHANNEL, world.now);
     world.control.publish();
     client.poll(&world);
-    world.control.handle_stream_ended(b, world.now, world.wall);
+    world.control.handle_stream_ended(b, CHANNEL, world.now, world.wall);
     world.pass(Duration::from_secs(9));
     client.poll(&world);
     assert_eq!(client.held.as_ref().expect("a map").peers[&b].online, Some(true));
-    world.control.handle_stream_started(b);
-    world.control.handle_stream_started(b);
-    world.control.handle_stream_ended(b, world.now, world.wall);
+    world.control.handle_stream_started(b, CHANNEL, world.now);
+    world.control.handle_stream_started(b, CHANNEL, world.now);
+    world.control.handle_stream_ended(b, CHANNEL, world.now, world.wall);
     world.pass(Duration::from_secs(60));
     client.poll(&world);
     assert_eq!(client.held.as_ref().expect("a map").peers[&b].online, Some(true), "one stream is still open");
-    world.control.handle_stream_ended(b, world.now, world.wall);
+    world.control.handle_stream_ended(b, CHANNEL, world.now, world.wall);
     let left = world.wall;
     world.pass(Duration::from_secs(10));
     client.poll(&world);
@@ -158,11 +165,74 @@ fn a_removed_or_rekeyed_node_ends_its_stream() {
     poll_both(&world, &mut one, &mut other);
     world.ask(What::DeleteNode { node: b }).expect("granted");
     assert!(other.poll(&world).is_none());
+    let held = other.held.as_ref().expect("a map");
+    assert!(held.peers.is_empty() && held.self_node.expired && !held.self_node.machine_authorized);
+    assert!(held.self_node.key_expiry.is_some_and(|expiry| expiry < world.wall), "a client takes this as a logout");
     assert_eq!(one.poll(&world).expect("a delta").peers_removed, [b]);
     let ann = world.control.registry().users().next().expect("ann").id;
     let key = world.key(Some(ann), &[], REUSABLE);
     world.join(1, 77, &key);
     assert!(one.poll(&world).is_none());
+    assert!(!one.held.as_ref().expect("a map").self_node.expired, "its own program has the new key");
+    assert!(world.snapshot().node_of(&machine(1), &node_key(11)).is_none(), "the old key is nobody's");
+}
+
+#[test]
+fn two_machines_with_one_state_are_told_and_the_newest_is_believed() {
+    let (mut world, [a, b, _]) = three();
+    let (mut one, mut other) = (Client::of(&mut world, a), Client::of(&mut world, b));
+    let second = ChannelId(2);
+    world.control.handle_map_request(b, CHANNEL, &update(2, "192.0.2.2:41641", Some(900)), world.now);
+    world.pass(Duration::from_secs(1));
+    world.control.handle_stream_started(b, second, world.now);
+    for turn in 0..3 {
+        world.pass(Duration::from_secs(1));
+        world.control.handle_map_request(b, second, &update(3, "198.51.100.3:41641", Some(900)), world.now);
+        world.pass(Duration::from_secs(1));
+        world.control.handle_map_request(b, CHANNEL, &update(2, &format!("192.0.2.2:{}", 50 + turn), None), world.now);
+        world.control.publish();
+        poll_both(&world, &mut one, &mut other);
+        let peer = &one.held.as_ref().expect("a map").peers[&b];
+        assert_eq!(peer.endpoints, ["198.51.100.3:41641".parse().expect("an address")], "no flapping");
+        let messages = &other.held.as_ref().expect("a map").health;
+        assert!(messages.iter().any(|text| text.starts_with("Two machines use one identity")), "{messages:?}");
+    }
+    world.control.handle_stream_ended(b, CHANNEL, world.now, world.wall);
+    world.pass(Duration::from_secs(700));
+    poll_both(&world, &mut one, &mut other);
+    assert!(other.held.as_ref().expect("a map").health.is_empty());
+    assert!(one.held.as_ref().expect("a map").health.is_empty(), "nobody else's affair");
+}
+
+#[test]
+fn other_extra_records_reach_running_clients_alone() {
+    let (mut world, [a, ..]) = three();
+    let mut client = Client::of(&mut world, a);
+    client.poll(&world);
+    let record = DnsRecord { name: "grafana.mesh.test".into(), kind: "A".into(), value: "100.64.0.3".into() };
+    world.control.set_extra_records(vec![record.clone()]);
+    world.control.publish();
+    let message = client.poll(&world).expect("a delta");
+    assert_eq!(message.dns_config.expect("names").extra_records, std::slice::from_ref(&record));
+    assert!(message.node.is_none() && message.packet_filters.is_empty());
+    world.control.set_extra_records(vec![record]);
+    assert!(world.control.publish().is_none(), "the same again is no news");
+}
+
+#[test]
+fn a_node_that_hides_is_met_through_relays_only() {
+    let (mut world, [a, b, _]) = three();
+    let mut client = Client::of(&mut world, a);
+    world.control.handle_map_request(b, CHANNEL, &update(2, "192.0.2.2:41641", Some(900)), world.now);
+    world.control.publish();
+    client.poll(&world);
+    let endpoints = |client: &Client| client.held.as_ref().expect("a map").peers[&b].endpoints.len();
+    assert_eq!(endpoints(&client), 1);
+    for (hide, shown) in [(true, 0), (false, 1)] {
+        world.ask(What::HideEndpoints { node: b, hide }).expect("granted");
+        client.poll(&world);
+        assert_eq!(endpoints(&client), shown);
+    }
 }
 
 #[test]
@@ -174,7 +244,7 @@ fn a_stream_that_fell_far_behind_is_sent_a_whole_map() {
     world.ask(What::DeleteNode { node: b }).expect("granted");
     world.ask(What::DeleteNode { node: c }).expect("granted");
     for n in 0..1100 {
-        world.control.handle_map_request(a, &update(1, &format!("192.0.2.1:{}", n + 1), None));
+        world.control.handle_map_request(a, CHANNEL, &update(1, &format!("192.0.2.1:{}", n + 1), None), world.now);
         world.control.publish();
     }
     let message = client.poll(&world).expect("a map");
@@ -190,7 +260,7 @@ fn hidden_endpoints_are_shown_to_nobody() {
     let ann = world.user("ann");
     let key = world.key(Some(ann), &[], REUSABLE);
     let (a, b) = (world.join(1, 11, &key).id, world.join(2, 12, &key).id);
-    world.control.handle_map_request(b, &update(2, "192.0.2.2:41641", Some(900)));
+    world.control.handle_map_request(b, CHANNEL, &update(2, "192.0.2.2:41641", Some(900)), world.now);
     let mut client = Client::of(&mut world, a);
     let message = client.poll(&world).expect("a map");
     let text = serde_json::to_string(&message).expect("JSON");
@@ -200,7 +270,7 @@ fn hidden_endpoints_are_shown_to_nobody() {
 #[test]
 fn soft_facts_survive_a_restart_once_they_were_taken() {
     let (mut world, [a, b, _]) = three();
-    world.control.handle_map_request(b, &update(2, "192.0.2.2:41641", Some(900)));
+    world.control.handle_map_request(b, CHANNEL, &update(2, "192.0.2.2:41641", Some(900)), world.now);
     let soft = world.control.take_soft();
     assert!(world.control.take_soft().is_empty());
     let rows = warren_control::Rows { soft, ..world.tables.rows() };
@@ -217,7 +287,7 @@ fn a_host_with_an_odd_name_spoils_no_map() {
     let mut request = update(2, "192.0.2.2:41641", None);
     request.hostinfo.as_mut().expect("set").hostname = "a\"b\\c\u{0}".to_owned();
     request.hostinfo.as_mut().expect("set").backend_log_id = "secret-log-id".to_owned();
-    world.control.handle_map_request(b, &request);
+    world.control.handle_map_request(b, CHANNEL, &request, world.now);
     world.pass(Duration::ZERO);
     let mut client = Client::of(&mut world, a);
     let text = serde_json::to_string(&client.poll(&world).expect("a map")).expect("JSON");
@@ -225,13 +295,15 @@ fn a_host_with_an_odd_name_spoils_no_map() {
 }
 
 /// All, nothing, one direction, a port more, own devices.
-const POLICIES: [&str; 5] = [
+const POLICIES: [&str; 6] = [
     "{}",
     r#"{ "acls": [] }"#,
     r#"{ "tagOwners": { "tag:x": ["ann@"] }, "acls": [{ "action": "accept", "src": ["ann@"], "dst": ["tag:x:22"] }] }"#,
     r#"{ "tagOwners": { "tag:x": ["ann@"] }, "acls": [{ "action": "accept", "src": ["*"], "dst": ["tag:x:22,80"] }] }"#,
     r#"{ "acls": [{ "action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*"] }],
          "randomizeClientPort": true }"#,
+    r#"{ "tagOwners": { "tag:x": ["ann@"] }, "acls": [{ "action": "accept", "src": ["tag:x"], "dst": ["10.0.0.0/25:*"] }],
+         "autoApprovers": { "routes": { "10.0.0.0/23": ["tag:x"] }, "exitNode": ["ann@"] } }"#,
 ];
 
 #[test]
@@ -316,6 +388,11 @@ enum Step {
     RenameUser(u8),
     Pass(u8),
     Policy(u8),
+    /// Announces some of [`NETWORKS`].
+    Announce(u8, u8),
+    /// Has some of them approved.
+    Approve(u8, u8),
+    Silent(u8),
     Look(u8),
 }
 
@@ -334,9 +411,24 @@ fn step() -> impl Strategy<Value = Step> {
         2 => node.prop_map(Step::End),
         1 => (0_u8..3).prop_map(Step::RenameUser),
         1 => (0_u8..30).prop_map(Step::Pass),
-        2 => (0_u8..5).prop_map(Step::Policy),
+        2 => (0_u8..6).prop_map(Step::Policy),
+        2 => (node_again(), any::<u8>()).prop_map(|(n, which)| Step::Announce(n, which)),
+        2 => (node_again(), any::<u8>()).prop_map(|(n, which)| Step::Approve(n, which)),
+        1 => node_again().prop_map(Step::Silent),
         4 => (0_u8..4).prop_map(Step::Look),
     ]
+}
+
+fn node_again() -> std::ops::Range<u8> {
+    1..7
+}
+
+const NETWORKS: [&str; 4] = ["10.0.0.0/24", "10.0.1.0/24", "0.0.0.0/0", "::/0"];
+
+/// The networks whose bits are set.
+fn networks(which: u8) -> Vec<warren_ip::Prefix> {
+    let chosen = NETWORKS.iter().enumerate().filter(|(bit, _)| which & (1 << bit) != 0);
+    chosen.map(|(_, text)| text.parse().expect("a prefix")).collect()
 }
 
 proptest! {
@@ -381,7 +473,8 @@ proptest! {
                 }
                 Step::Pass(seconds) => world.pass(Duration::from_secs(seconds.into())),
                 Step::Remove(n) | Step::Rename(n, _) | Step::Tag(n) | Step::Expire(n) | Step::Unexpire(n)
-                | Step::Update(n, ..) | Step::Start(n) | Step::End(n) => {
+                | Step::Update(n, ..) | Step::Start(n) | Step::End(n) | Step::Announce(n, _) | Step::Approve(n, _)
+                | Step::Silent(n) => {
                     let Some(row) = row(&world, n) else { continue };
                     let node = row.id;
                     match step {
@@ -394,10 +487,29 @@ proptest! {
                         Step::Unexpire(_) => drop(world.ask(What::DisableExpiry { node })),
                         Step::Update(_, x, y) => {
                             let home = (y > 1).then(|| 900 + u32::from(y));
-                            world.control.handle_map_request(node, &update(x, &format!("192.0.2.{y}:1"), home));
+                            world.control.handle_map_request(node, CHANNEL, &update(x, &format!("192.0.2.{y}:1"), home), world.now);
                         }
-                        Step::Start(_) => world.control.handle_stream_started(node),
-                        Step::End(_) => world.control.handle_stream_ended(node, world.now, world.wall),
+                        Step::Announce(_, which) => {
+                            let mut request = update(1, "192.0.2.1:1", None);
+                            request.hostinfo.as_mut().expect("set").routable_ips = networks(which);
+                            world.control.handle_map_request(node, CHANNEL, &request, world.now);
+                        }
+                        Step::Approve(_, which) => {
+                            let routes = networks(which).into_iter().collect();
+                            drop(world.ask(What::SetRoutes { node, routes }));
+                        }
+                        // Whoever is asked for a sign of life gives one, but for this node.
+                        Step::Silent(_) => {
+                            world.pass(Duration::from_secs(10));
+                            while let Some(asked) = world.control.poll_probe() {
+                                if asked != node {
+                                    world.control.handle_probe_answer(asked);
+                                }
+                            }
+                            world.pass(Duration::from_secs(5));
+                        }
+                        Step::Start(_) => world.control.handle_stream_started(node, CHANNEL, world.now),
+                        Step::End(_) => world.control.handle_stream_ended(node, CHANNEL, world.now, world.wall),
                         _ => {}
                     }
                     world.control.publish();

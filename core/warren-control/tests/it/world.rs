@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use warren_control::register::RegisterAnswer;
 use warren_control::rows::{KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, User};
-use warren_control::{Actor, Answer, Batch, Command, Control, Refusal, Settings, Snapshot, Staged, What};
+use warren_control::{Actor, Answer, Batch, ChannelId, Command, Control, Refusal, Settings, Snapshot, Staged, What};
 use warren_crypto::{MachinePublic, MachineSecret, NodePublic, NodeSecret, Random, UnixTime};
 use warren_wire::{AuthKey, CapabilityVersion, Hostinfo, NodeId, RegisterAuth, RegisterRequest, UserId};
 
@@ -161,6 +161,9 @@ impl World {
         Arc::clone(self.control.registry().node(id).expect("the node is there"))
     }
 }
+
+/// The one connection of every machine that has no more.
+pub const CHANNEL: ChannelId = ChannelId(1);
 
 #[derive(Clone, Copy, Default)]
 pub struct KeyKind {

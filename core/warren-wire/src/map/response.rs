@@ -89,7 +89,7 @@ wire_object! {
         [omit] pub url_is_noise: bool => "URLIsNoise",
         [omit] pub log: bool => "Log",
         /// Comma list of `disco`, `TSMP`, `ICMP`, `peerapi`, or `c2n`; empty: a plain HEAD.
-        [omit] pub types: String => "Types",
+        [always] pub types: String => "Types",
         [omit] pub ip: Option<IpAddr> => "IP",
         /// For c2n: a whole HTTP/1 request.
         [bytes] pub payload: Vec<u8> => "Payload",

@@ -54,8 +54,14 @@ settings! {
     ipv6_range: String, Text;
     /// How long a node key is good (`180d`); `0` is for ever.
     key_lifetime: String, Text;
-    /// How long an ephemeral node may be away, `120s`.
+    /// How long an ephemeral node may be away, `30m`.
     ephemeral_timeout: String, Text;
+    /// The longest silence on a map stream, `50s`; clients give up after 120 s.
+    keep_alive_interval: String, Text;
+    /// How often routers are asked for a sign of life where several serve one network, `10s`; `0` is never.
+    ha_probe_interval: String, Text;
+    /// How long they have to answer, `5s`.
+    ha_probe_timeout: String, Text;
     /// Nodes are not told each other's underlay addresses.
     hide_endpoints: bool, Switch;
     /// A policy file that is in force instead of the one in the database.
@@ -88,6 +94,10 @@ settings! {
     dns_override_local: bool, Switch;
     /// Searched after the base domain.
     dns_search_domains: Vec<String>, List;
+    /// Resolvers for some domains only, each `domain=resolver`; a domain may stand in several.
+    dns_split: Vec<String>, List;
+    /// A JSON list of names beside those of nodes; followed while the server runs.
+    dns_extra_records_file: PathBuf, Text;
 }
 
 impl Overrides {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use http::Response;
-use warren_api::admin::{ApproveRoutes, ExpireNode, NodeAnswer, NodesAnswer, SetTags};
+use warren_api::admin::{ApproveRoutes, ExpireNode, HideEndpoints, MoveNode, NodeAnswer, NodesAnswer, SetTags};
 use warren_control::{Answer, Refusal, What};
 use warren_crypto::UnixTime;
 use warren_io::answer::{self, Body};
@@ -70,6 +70,17 @@ pub(super) async fn approve_routes(asked: &Asked, id: &str) -> Result<Response<B
     done(asked, What::SetRoutes { node: node_id(id)?, routes }).await
 }
 
+pub(super) async fn move_to(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {
+    let MoveNode { user } = asked.json()?;
+    let user = user_id(&asked.snapshot(), &user)?;
+    done(asked, What::MoveNode { node: node_id(id)?, user }).await
+}
+
+pub(super) async fn hide_endpoints(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {
+    let HideEndpoints { hide } = asked.json()?;
+    done(asked, What::HideEndpoints { node: node_id(id)?, hide }).await
+}
+
 /// Has it done and shows the node as it is now.
 pub(super) async fn done(asked: &Asked, what: What) -> Result<Response<Body>, RestError> {
     match asked.command(what).await? {
@@ -78,6 +89,6 @@ pub(super) async fn done(asked: &Asked, what: What) -> Result<Response<Body>, Re
     }
 }
 
-fn node_id(text: &str) -> Result<NodeId, RestError> {
+pub(super) fn node_id(text: &str) -> Result<NodeId, RestError> {
     number(text, "node").map(NodeId)
 }

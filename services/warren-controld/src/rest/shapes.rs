@@ -1,8 +1,8 @@
 //! The registry's rows as the API shows them: the one place that converts.
 
 use warren_api::admin;
-use warren_control::Snapshot;
 use warren_control::rows::{LOCAL_ISSUER, Node, Owner, PreAuthKey, Registered, User};
+use warren_control::{Served, Snapshot};
 use warren_wire::UserId;
 
 pub(super) fn user(user: &User) -> admin::User {
@@ -56,10 +56,17 @@ pub(super) fn node(node: &Node, snapshot: &Snapshot) -> admin::Node {
         online: present.is_some_and(|present| present.online),
         approved_routes: node.approved_routes.iter().map(ToString::to_string).collect(),
         available_routes: announced.iter().map(ToString::to_string).collect(),
-        subnet_routes: announced.iter().filter(|r| node.approved_routes.contains(r)).map(ToString::to_string).collect(),
+        subnet_routes: snapshot
+            .served_by(node.id)
+            .into_iter()
+            .flat_map(Served::active)
+            .map(|r| r.to_string())
+            .collect(),
         tags: node.owner.tags().into_iter().flatten().cloned().collect(),
         expired: node.is_expired(crate::clock::wall()),
         ephemeral: node.ephemeral,
+        hides_endpoints: node.hides_endpoints,
+        doubled: present.is_some_and(|present| present.doubled),
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) async fn rename(asked: &Asked, id: &str, name: &str) -> Result<Respon
 
 pub(super) async fn delete(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {
     let user = UserId(number(id, "user")?);
-    asked.command(What::DeleteUser { user }).await?;
+    let with_nodes = asked.query("force").is_some_and(|text| text == "true" || text == "1");
+    asked.command(What::DeleteUser { user, with_nodes }).await?;
     Ok(nothing())
 }
 

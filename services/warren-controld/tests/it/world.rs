@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use url::Url;
 use warren_api::admin::{Client as Admin, CreateKey, CreateUser};
-use warren_controld::{Admission, Config, Overrides, Service};
+use warren_controld::{Admission, Config, Overrides, Registry, Service};
 use warren_crypto::MachinePublic;
 use warren_io::listener::{self, Caps};
 
@@ -21,6 +21,7 @@ pub struct World {
     pub key: MachinePublic,
     pub admin: Admin,
     pub admission: Admission,
+    pub registry: Registry,
     folder: tempfile::TempDir,
     runtime: Option<Runtime>,
     stop: watch::Sender<bool>,
@@ -60,13 +61,14 @@ async fn open(folder: tempfile::TempDir, said: Overrides, caps: Caps) -> World {
         config.server_url = format!("http://{address}");
         let service = Service::open(&config).await?;
         let (key, admission) = (service.server_key(), service.admission());
+        let registry = service.registry().clone();
         let routes = Arc::new(service.routes());
         tokio::spawn(listener::serve(port, routes, None, caps, shutdown.clone()));
         tokio::spawn(service.run(shutdown));
-        Ok::<_, warren_controld::StartError>((address, key, admission))
+        Ok::<_, warren_controld::StartError>((address, key, admission, registry))
     });
-    let (address, key, admission) = opened.await.expect("no panic").expect("a server");
-    World { address, key, admin: Admin::new(socket), admission, folder, runtime: Some(runtime), stop }
+    let (address, key, admission, registry) = opened.await.expect("no panic").expect("a server");
+    World { address, key, admin: Admin::new(socket), admission, registry, folder, runtime: Some(runtime), stop }
 }
 
 impl World {

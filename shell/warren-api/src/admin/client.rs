@@ -13,9 +13,10 @@ use tokio::net::UnixStream;
 use warren_crypto::UnixTime;
 
 use super::shapes::{
-    ApproveRoutes, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, KeyAnswer, KeysAnswer, Node,
-    NodeAnswer, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, SetPolicy, SetTags,
-    User, UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
+    ApproveRoutes, AskNode, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, HideEndpoints,
+    KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey,
+    Problem, RegisterMachine, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer, WaitingAnswer,
+    WaitingMachine,
 };
 use super::{BASE_PATH, HOST};
 
@@ -119,6 +120,11 @@ impl Client {
         self.delete(&format!("user/{}", encode(id))).await
     }
 
+    /// Forgets a person (by decimal id) and all their nodes.
+    pub async fn delete_user_with_nodes(&self, id: &str) -> Result<(), AdminError> {
+        self.delete(&format!("user/{}?force=true", encode(id))).await
+    }
+
     /// All nodes, or those of one person (name or decimal id).
     pub async fn nodes(&self, user: Option<&str>) -> Result<Vec<Node>, AdminError> {
         let path = match user {
@@ -141,6 +147,27 @@ impl Client {
     /// Sets when a node's key expires.
     pub async fn expire_node(&self, id: &str, wish: &ExpireNode) -> Result<Node, AdminError> {
         Ok(self.post::<NodeAnswer>(&format!("node/{}/expire", encode(id)), wish).await?.node)
+    }
+
+    /// Gives a node to a person (name or decimal id).
+    pub async fn move_node(&self, id: &str, user: &str) -> Result<Node, AdminError> {
+        let wish = MoveNode { user: user.to_owned() };
+        Ok(self.post::<NodeAnswer>(&format!("node/{}/user", encode(id)), &wish).await?.node)
+    }
+
+    /// Hides or shows where a node is in the underlay.
+    pub async fn hide_endpoints(&self, id: &str, hide: bool) -> Result<Node, AdminError> {
+        Ok(self.post::<NodeAnswer>(&format!("node/{}/endpoints", encode(id)), &HideEndpoints { hide }).await?.node)
+    }
+
+    /// Asks a node for a sign of life.
+    pub async fn ping_node(&self, id: &str) -> Result<SignOfLife, AdminError> {
+        self.post(&format!("node/{}/ping", encode(id)), &Nothing {}).await
+    }
+
+    /// Asks a node's own c2n service.
+    pub async fn ask_node(&self, id: &str, question: &AskNode) -> Result<NodeSaid, AdminError> {
+        self.post(&format!("node/{}/c2n", encode(id)), question).await
     }
 
     /// Gives a node a name of its own.

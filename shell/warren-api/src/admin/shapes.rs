@@ -69,7 +69,7 @@ pub struct Node {
     pub approved_routes: Vec<String>,
     /// Prefixes that the node announces.
     pub available_routes: Vec<String>,
-    /// Prefixes that the node serves: both of the above.
+    /// Prefixes that the node serves now: of both of the above those for which it was elected, and default routes.
     pub subnet_routes: Vec<String>,
     /// Each `tag:` and a name.
     pub tags: Vec<String>,
@@ -77,6 +77,10 @@ pub struct Node {
     pub expired: bool,
     /// Ours: whether it goes when it has been away for a while.
     pub ephemeral: bool,
+    /// Ours: whether peers are not told its underlay addresses.
+    pub hides_endpoints: bool,
+    /// Ours: whether two machines use its keys at once.
+    pub doubled: bool,
 }
 
 /// A key that lets machines join.
@@ -216,6 +220,50 @@ pub struct SetTags {
 pub struct ApproveRoutes {
     /// Prefixes.
     pub routes: Vec<String>,
+}
+
+/// Ours: whose the node is from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MoveNode {
+    /// Name or decimal id.
+    pub user: String,
+}
+
+/// Ours: whether peers are told where the node is in the underlay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HideEndpoints {
+    /// They are not.
+    pub hide: bool,
+}
+
+/// Ours: a node answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SignOfLife {
+    /// From the question to the answer.
+    pub seconds: f64,
+}
+
+/// Ours: a question to a node's own c2n service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AskNode {
+    /// `GET` if empty.
+    pub method: String,
+    /// Such as `/echo` or `/debug/health`.
+    pub path: String,
+    /// Of the request.
+    pub body: String,
+}
+
+/// Ours: what a node said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeSaid {
+    /// The whole HTTP/1 answer: status line, headers, body. Bytes that are no text are replaced.
+    pub answer: String,
 }
 
 /// A policy to put in force or to check.

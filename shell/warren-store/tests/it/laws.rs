@@ -34,7 +34,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => name.clone().prop_map(|name| Step::What(user(name))),
         1 => ((1_i64..4), name).prop_map(|(id, name)| Step::What(What::RenameUser { user: UserId(id), name: name.to_owned() })),
-        1 => (1_i64..4).prop_map(|id| Step::What(What::DeleteUser { user: UserId(id) })),
+        1 => (1_i64..4, any::<bool>())
+            .prop_map(|(id, with_nodes)| Step::What(What::DeleteUser { user: UserId(id), with_nodes })),
+        1 => (node.clone(), 1_i64..4).prop_map(|(node, user)| Step::What(What::MoveNode { node, user: UserId(user) })),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, hide)| Step::What(What::HideEndpoints { node, hide })),
+        1 => node.clone().prop_map(|node| Step::What(What::ApproveAnnounced { node })),
         1 => ((1_i64..4), any::<bool>(), any::<bool>())
             .prop_map(|(id, tagged, reusable)| Step::What(key(id, if tagged { &["tag:a", "tag:b"] } else { &[] }, reusable))),
         1 => (1_i64..4).prop_map(|id| Step::What(What::DeleteKey { key: KeyId(id) })),

@@ -9,17 +9,18 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tailscale::{Config, Device, NodeInfo};
+use tailscale::{AuthState, Config, Device, NodeInfo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use warren_control::{Actor, Answer, What};
+use warren_api::admin::{AskNode, Client as Admin};
+use warren_control::{Actor, Answer, AuthId, What};
 use warren_controld::{Overrides, Registry, Service};
 use warren_crypto::{NodePublic, Random, RelaySecret};
 use warren_io::{listener, tls};
 use warren_relay::server::{Counters, ServerConfig};
 use warren_relayd::{Relay, admission, stun};
-use warren_wire::NodeId;
+use warren_wire::{NodeId, UserId};
 
 /// What must come is waited for so long; a loaded machine is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -142,13 +143,141 @@ async fn an_official_client_follows_join_rename_and_removal_of_a_peer_live() {
     network.stop([watcher, companion, late, third]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_lets_an_official_client_in_at_the_page_that_it_names() {
+    let network = Network::start(false).await;
+    let companion = network.join("companion").await;
+    let waiting = Device::new(&network.config("browser"), None).await.expect("a client");
+    let state = tokio::time::timeout(PATIENCE, waiting.is_authorized()).await.expect("in time").expect("an answer");
+    let AuthState::NotAuthorized(page) = state else { panic!("it was let in without a key or a person") };
+    let id = AuthId::from_link(page.as_str()).expect("our page");
+    let known = || network.registry.snapshot().registry().node_count();
+    assert_eq!(known(), 1, "nothing is registered before a person said so");
+    // Its follow-up is held by now, or will be: both get the same answer.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    network.command(What::ApproveRegistration { id, user: network.ann }).await;
+    let own = tokio::time::timeout(PATIENCE, waiting.self_node()).await.expect("its poll ends by itself");
+    assert_eq!((own.expect("its own node").hostname.as_str(), known()), ("browser", 2));
+    sees_at_home(&companion, "browser").await;
+    sees_at_home(&waiting, "companion").await;
+    exchange(&companion, &waiting, 80).await;
+    network.stop([companion, waiting]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_official_client_whose_key_has_ended_is_out_until_an_operator_lets_it_be() {
+    let network = Network::start(false).await;
+    let keys = network.config("b");
+    let (a, b) = (network.join("a").await, network.join_as(&keys).await);
+    let seen = sees_at_home(&a, "b").await;
+    assert!(seen.node_key_expiry.is_none());
+    let (node, key) = (NodeId(seen.id), seen.node_key.to_string().parse().expect("a node key"));
+    network.command(What::ExpireNode { node, at: None }).await;
+    till("the end of its key", || sees(&a, "b", |peer| peer.node_key_expiry.is_some())).await;
+    assert!(!network.admits(&key), "relays serve it no longer");
+    b.shutdown(Some(Duration::from_secs(2))).await;
+    // With what it has it does not come in again: no map, no address.
+    if let Ok(out) = Device::new(&keys, None).await {
+        let own = tokio::time::timeout(Duration::from_secs(3), out.self_node()).await;
+        assert!(!matches!(own, Ok(Ok(_))), "an expired key was good for a map");
+        out.shutdown(Some(Duration::from_secs(2))).await;
+    }
+    network.command(What::DisableExpiry { node }).await;
+    assert!(network.admits(&key));
+    let again = tokio::time::timeout(PATIENCE, Device::new(&keys, None)).await.expect("in time").expect("a client");
+    let own = tokio::time::timeout(PATIENCE, again.self_node()).await.expect("in time").expect("its own node");
+    assert_eq!(NodeId(own.id), node, "the same node, with the key that it has");
+    sees_at_home(&again, "a").await;
+    sees_at_home(&a, "b").await;
+    exchange(&a, &again, 80).await;
+    network.stop([a, again]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_changes_under_traffic_is_followed_by_official_clients() {
+    let network = Network::start(false).await;
+    let (a, b) = (network.join("a").await, network.join("b").await);
+    sees_at_home(&a, "b").await;
+    sees_at_home(&b, "a").await;
+    let own = |port: u16| {
+        let rule = format!(r#"{{ "action": "accept", "src": ["ann@"], "dst": ["ann@:{port}"] }}"#);
+        What::ReplacePolicy { text: format!(r#"{{ "acls": [{rule}] }}"#) }
+    };
+    exchange(&a, &b, 80).await;
+    for (policy, open, shut) in [(own(81), 81, 80), (own(80), 80, 81)] {
+        network.command(policy).await;
+        till("the port that was opened", || async { reaches(&a, &b, open).await.then_some(()) }).await;
+        till("the port that was shut", || async { (!reaches(&a, &b, shut).await).then_some(()) }).await;
+    }
+    network.command(What::ReplacePolicy { text: r#"{ "acls": [] }"#.to_owned() }).await;
+    till("nobody in sight", || async { sees(&a, "b", |_| true).await.is_none().then_some(()) }).await;
+    assert!(!reaches(&a, &b, 80).await);
+    network.command(What::ReplacePolicy { text: "{}".to_owned() }).await;
+    till("each other again", || sees(&a, "b", |_| true)).await;
+    exchange(&a, &b, 90).await;
+    network.stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_asks_an_official_client_and_is_answered_in_its_channel() {
+    let network = Network::start(false).await;
+    let device = network.join("asked").await;
+    let id = device.self_node().await.expect("its own node").id.to_string();
+    let admin = Admin::new(&network.socket);
+    let ask = |path: &str| AskNode { method: "POST".into(), path: path.into(), body: "ping=hello".into() };
+    let said = admin.ask_node(&id, &ask("/echo")).await.expect("an answer").answer;
+    assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("ping=hello"), "{said}");
+    let said = admin.ask_node(&id, &ask("/unheard-of")).await.expect("an answer").answer;
+    assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+    network.stop([device]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_again_finds_its_official_clients_as_they_were() {
+    let mut network = Network::start(false).await;
+    let keys = [network.config("a"), network.config("b")];
+    let [a, b] = [network.join_as(&keys[0]).await, network.join_as(&keys[1]).await];
+    sees_at_home(&a, "b").await;
+    sees_at_home(&b, "a").await;
+    let before = [a.self_node().await.expect("a node"), b.self_node().await.expect("a node")];
+    exchange(&a, &b, 80).await;
+    network
+        .restart_control(|| async {
+            // The relay goes on, and what clients know of each other is enough.
+            exchange(&a, &b, 81).await;
+        })
+        .await;
+    exchange(&a, &b, 82).await;
+    // The same machines come again: the same nodes, with nothing but their own keys.
+    for device in [a, b] {
+        device.shutdown(Some(Duration::from_secs(2))).await;
+    }
+    network.key = String::new();
+    let [a, b] = [network.join_as(&keys[0]).await, network.join_as(&keys[1]).await];
+    for (device, before) in [(&a, &before[0]), (&b, &before[1])] {
+        let after = device.self_node().await.expect("a node");
+        assert_eq!((after.id, after.tailnet_address), (before.id, before.tailnet_address.clone()));
+    }
+    assert_eq!(network.registry.snapshot().registry().node_count(), 2);
+    sees_at_home(&a, "b").await;
+    sees_at_home(&b, "a").await;
+    exchange(&b, &a, 83).await;
+    network.stop([a, b]).await;
+}
+
 /// Control server and relay of one test, and the key that lets clients in.
 struct Network {
     url: String,
+    /// Empty: clients come without one.
     key: String,
+    ann: UserId,
+    settings: warren_controld::Config,
+    socket: std::path::PathBuf,
     registry: Registry,
     admission: warren_controld::Admission,
     relay: Relay,
+    control: JoinSet<()>,
+    stop_control: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     _state: tempfile::TempDir,
@@ -161,20 +290,21 @@ impl Network {
             .with_test_writer()
             .try_init();
         let state = tempfile::tempdir().expect("a folder");
-        let port = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (port, relay_port) = (listener::bind(any).expect("a port"), listener::bind(any).expect("a port"));
         let address = port.local_addr().expect("its number");
-        let stun_socket = stun::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a port");
-        let stun_port = stun_socket.local_addr().expect("its number").port();
+        let stun_socket = stun::bind(any).await.expect("a port");
         let said = Overrides {
             listen: Some(address),
             server_url: Some(format!("http://{address}")),
-            stun_port: Some(stun_port),
+            relay_port: Some(relay_port.local_addr().expect("its number").port()),
+            stun_port: Some(stun_socket.local_addr().expect("its number").port()),
             hide_endpoints: Some(hide_endpoints),
             insecure_for_tests: Some(true),
             ..Overrides::default()
         };
-        let config = warren_controld::Config::new(said, state.path()).expect("a configuration");
-        let service = Service::open(&config).await.expect("a control server");
+        let settings = warren_controld::Config::new(said, state.path()).expect("a configuration");
+        let service = Service::open(&settings).await.expect("a control server");
         let admission = service.admission();
         let may_enter = {
             let admission = admission.clone();
@@ -184,17 +314,44 @@ impl Network {
         let relay = Relay::new(RelaySecret::generate(&mut random), ServerConfig::default(), may_enter, random);
         let certificate = tls::Certificate::kept_in(state.path(), &["127.0.0.1".to_owned()]).expect("a certificate");
         let tls = certificate.into_server_config().expect("a usable one");
-        let routes = Arc::new(service.routes().merge(relay.routes()));
         let registry = service.registry().clone();
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(listener::serve(port, routes, Some(tls), listener::Caps::default(), stopped.clone()));
-        tasks.spawn(stun::serve(stun_socket, Arc::default(), stopped.clone()));
-        tasks.spawn(async move { service.run(stopped).await.expect("the control server ends as it is told") });
-        let url = format!("http://{address}");
-        let mut network = Network { url, key: String::new(), registry, admission, relay, stop, tasks, _state: state };
+        let relays = Arc::new(relay.routes());
+        tasks.spawn(listener::serve(relay_port, relays, Some(tls), listener::Caps::default(), stopped.clone()));
+        tasks.spawn(stun::serve(stun_socket, Arc::default(), stopped));
+        let (control, stop_control) = run_control(port, service);
+        let mut network = Network {
+            url: format!("http://{address}"),
+            key: String::new(),
+            ann: UserId(0),
+            socket: settings.socket.clone(),
+            settings,
+            registry,
+            admission,
+            relay,
+            control,
+            stop_control,
+            stop,
+            tasks,
+            _state: state,
+        };
         network.key = network.make_key().await;
         network
+    }
+
+    /// Ends the control server as a signal does, has something done without it, and starts it again in its place.
+    async fn restart_control<F: Future<Output = ()>>(&mut self, meanwhile: impl FnOnce() -> F) {
+        self.stop_control.send_replace(true);
+        while let Some(ended) = self.control.join_next().await {
+            ended.expect("no task of a server panics");
+        }
+        meanwhile().await;
+        let port = till("its port", || async { listener::bind(self.settings.listen).ok() }).await;
+        let service = Service::open(&self.settings).await.expect("a control server");
+        self.registry = service.registry().clone();
+        self.admission = service.admission();
+        (self.control, self.stop_control) = run_control(port, service);
     }
 
     async fn command(&self, what: What) -> Answer {
@@ -202,11 +359,12 @@ impl Network {
         self.registry.command(warren_control::Command { actor, what }).await.expect("granted")
     }
 
-    async fn make_key(&self) -> String {
+    async fn make_key(&mut self) -> String {
         let empty = String::new;
         let user =
             What::CreateUser { name: "ann".to_owned(), display_name: empty(), email: empty(), picture_url: empty() };
         let Answer::User(user) = self.command(user).await else { panic!("a user was made") };
+        self.ann = user.id;
         let key = What::CreateKey {
             user: Some(user.id),
             tags: Default::default(),
@@ -224,19 +382,29 @@ impl Network {
         self.admission.admits(key, IpAddr::from([127, 0, 0, 1]))
     }
 
-    /// A client that has joined and knows its own address.
-    async fn join(&self, name: &str) -> Device {
-        let config = Config {
+    /// A client of this name with keys of its own.
+    fn config(&self, name: &str) -> Config {
+        Config {
             control_server_url: self.url.parse().expect("a URL"),
             requested_hostname: Some(name.to_owned()),
             ..Config::default()
-        };
+        }
+    }
+
+    /// A client that has joined and knows its own address.
+    async fn join(&self, name: &str) -> Device {
+        self.join_as(&self.config(name)).await
+    }
+
+    async fn join_as(&self, config: &Config) -> Device {
         let joining = async {
-            let device = Device::new(&config, Some(self.key.clone())).await.expect("a client");
+            let key = Some(self.key.clone()).filter(|key| !key.is_empty());
+            let device = Device::new(config, key).await.expect("a client");
             let own = device.self_node().await.expect("its own node");
-            assert_eq!(own.hostname, name);
+            assert_eq!(Some(own.hostname), config.requested_hostname);
             device
         };
+        let name = config.requested_hostname.as_deref().unwrap_or_default();
         tokio::time::timeout(PATIENCE, joining)
             .await
             .unwrap_or_else(|_| panic!("{name} did not join within {PATIENCE:?}"))
@@ -247,6 +415,10 @@ impl Network {
         for device in devices {
             device.shutdown(Some(Duration::from_secs(2))).await;
         }
+        self.stop_control.send_replace(true);
+        while let Some(ended) = self.control.join_next().await {
+            ended.expect("no task of a server panics");
+        }
         self.stop.send_replace(true);
         self.relay.close().await;
         while let Some(ended) = self.tasks.join_next().await {
@@ -254,6 +426,43 @@ impl Network {
         }
         self.relay.counters()
     }
+}
+
+/// A control server at work on its port, and the word that ends it.
+fn run_control(port: tokio::net::TcpListener, service: Service) -> (JoinSet<()>, watch::Sender<bool>) {
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let routes = Arc::new(service.routes());
+    tasks.spawn(listener::serve(port, routes, None, listener::Caps::default(), stopped.clone()));
+    tasks.spawn(async move { service.run(stopped).await.expect("the control server ends as it is told") });
+    (tasks, stop)
+}
+
+/// Whether a connection and one byte each way come through now. What is refused gets a moment to come through after all.
+async fn reaches(from: &Device, to: &Device, port: u16) -> bool {
+    let talk = async {
+        let address = SocketAddr::from((to.ipv4_addr().await.ok()?, port));
+        let listener = to.tcp_listen(address).await.ok()?;
+        let serve = async {
+            let mut stream = listener.accept().await.ok()?;
+            let mut byte = [0];
+            stream.read_exact(&mut byte).await.ok()?;
+            stream.write_all(&byte).await.ok()?;
+            stream.flush().await.ok()?;
+            Some(stream)
+        };
+        let call = async {
+            let mut stream = from.tcp_connect(address).await.ok()?;
+            stream.write_all(b"x").await.ok()?;
+            stream.flush().await.ok()?;
+            let mut byte = [0];
+            stream.read_exact(&mut byte).await.ok()?;
+            Some(byte)
+        };
+        let (served, answer) = tokio::join!(serve, call);
+        (served?, answer?).1.eq(b"x").then_some(())
+    };
+    tokio::time::timeout(Duration::from_secs(3), talk).await.ok().flatten().is_some()
 }
 
 /// Asks until there is an answer.

@@ -110,3 +110,19 @@ fn where_udp_is_taken_away_the_relay_takes_over_as_soon_as_trust_ends() {
     let outcome = story([Place::PortCone, Place::PortCone], &steps);
     assert_eq!((outcome.direct, outcome.relayed), (1, 1));
 }
+
+#[test]
+fn a_node_that_is_forgotten_while_attached_is_out_and_may_come_back_as_a_new_one() {
+    for crash in [None, Some(Crash::BeforeCommit), Some(Crash::BeforeAnswer)] {
+        let steps = [Step::Delete { node: B, crash }, Step::Renew(B), Step::Talk(A, B)];
+        story([Place::PortCone, Place::PortCone], &steps);
+    }
+}
+
+#[test]
+fn a_node_that_changes_hands_reaches_what_its_new_owner_may_reach() {
+    for crash in [None, Some(Crash::BeforeCommit), Some(Crash::BeforeAnswer)] {
+        let to = |user| Step::Move { node: B, user, crash };
+        story([Place::PortCone, Place::PortCone], &[only(0, 1, 22), to(0), only(0, 0, 80), to(1), Step::Talk(A, B)]);
+    }
+}

@@ -1,0 +1,259 @@
+//! Which node serves a network that several announce, and whether it still does.
+//!
+//! The one that serves keeps serving while it can: changing it breaks connections that are open. Where it cannot, the
+//! healthy candidate with the lowest id takes over. A router may lose its cable without its stream being noticed for a
+//! minute and a half, so where there is a choice all candidates are asked for a sign of life every few seconds.
+//!
+//! ```text
+//!   every 10 s ──ask──▶ all candidates ──answer within 5 s──▶ healthy
+//!                                       └─ silence ─────────▶ unhealthy: another is elected, if one is healthy
+//! ```
+//!
+//! control-protocol.md §11.7.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use warren_ip::Prefix;
+use warren_wire::NodeId;
+
+use crate::routes::{Served, Serving};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Routers {
+    candidates: BTreeMap<NodeId, Candidate>,
+    primaries: BTreeMap<Prefix, NodeId>,
+    unhealthy: BTreeSet<NodeId>,
+    /// Who was asked, and by when an answer must be here.
+    asked: BTreeMap<NodeId, Instant>,
+    /// Whom to ask now.
+    to_ask: VecDeque<NodeId>,
+    next_round: Option<Instant>,
+    /// Something changed since the last election.
+    is_stale: bool,
+}
+
+/// How signs of life are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probing {
+    /// From one round to the next; zero asks nobody.
+    pub every: Duration,
+    /// For an answer.
+    pub answer_within: Duration,
+}
+
+impl Default for Probing {
+    /// 10 s and 5 s, as in the field: a lost primary is replaced within 15 s.
+    fn default() -> Self {
+        Self { every: Duration::from_secs(10), answer_within: Duration::from_secs(5) }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Candidate {
+    /// Announced and approved, in order.
+    served: Vec<Prefix>,
+    is_online: bool,
+}
+
+impl Routers {
+    /// What a node serves now (nothing: it is no router), and whether it is there. Returns whether the networks changed.
+    pub(crate) fn set(&mut self, node: NodeId, served: Vec<Prefix>, is_online: bool) -> bool {
+        let old = self.candidates.get(&node);
+        if served.is_empty() && old.is_none() {
+            return false;
+        }
+        let new = Candidate { served, is_online };
+        if old == Some(&new) {
+            return false;
+        }
+        let networks_changed = old.map_or(&[][..], |old| &old.served) != new.served;
+        if !is_online {
+            // It gets the benefit of the doubt when it is back.
+            self.unhealthy.remove(&node);
+            self.asked.remove(&node);
+        }
+        if new.served.is_empty() {
+            self.candidates.remove(&node);
+        } else {
+            self.candidates.insert(node, new);
+        }
+        self.is_stale = true;
+        networks_changed
+    }
+
+    /// Elects where something changed. Returns what is served now if that is new.
+    pub(crate) fn elect(&mut self, probing: Probing, now: Instant) -> Option<Serving> {
+        if !std::mem::take(&mut self.is_stale) {
+            return None;
+        }
+        let running = self.running();
+        let is_healthy = |node: &&NodeId| !self.unhealthy.contains(*node);
+        let elected = |(prefix, nodes): (&Prefix, &BTreeSet<NodeId>)| {
+            let present = self.primaries.get(prefix).filter(|node| nodes.contains(*node));
+            let keeps = present.filter(is_healthy).or_else(|| nodes.iter().find(is_healthy)).or(present);
+            keeps.map(|node| (*prefix, *node))
+        };
+        self.primaries = running.iter().filter_map(elected).collect();
+        let has_choice = !probing.every.is_zero() && running.values().any(|nodes| nodes.len() > 1);
+        self.next_round = match self.next_round {
+            Some(at) if has_choice => Some(at),
+            None if has_choice => Some(now + probing.every),
+            _ => None,
+        };
+        let mut serving = Serving::default();
+        for (node, candidate) in &self.candidates {
+            let primary = |prefix: &&Prefix| self.primaries.get(*prefix) == Some(node);
+            let networks = || candidate.served.iter().filter(|prefix| !prefix.is_default_route());
+            let served = Served {
+                primary: networks().filter(primary).copied().collect(),
+                exits: candidate.served.iter().filter(|prefix| prefix.is_default_route()).copied().collect(),
+                standby: networks().filter(|prefix| !primary(prefix)).copied().collect(),
+                is_healthy: candidate.is_online && !self.unhealthy.contains(node),
+            };
+            serving.by_node.insert(*node, served);
+        }
+        Some(serving)
+    }
+
+    /// Whether an election might change something.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// A sign of life.
+    pub(crate) fn handle_answer(&mut self, node: NodeId) {
+        self.asked.remove(&node);
+        self.is_stale |= self.unhealthy.remove(&node);
+    }
+
+    pub(crate) fn handle_timeout(&mut self, probing: Probing, now: Instant) {
+        let silent: Vec<NodeId> = self.asked.iter().filter(|(_, by)| **by <= now).map(|(node, _)| *node).collect();
+        for node in silent {
+            self.asked.remove(&node);
+            self.is_stale |= self.unhealthy.insert(node);
+        }
+        if self.next_round.is_some_and(|at| at <= now) {
+            let running = self.running();
+            let contested = running.values().filter(|nodes| nodes.len() > 1).flatten();
+            let whom: BTreeSet<NodeId> = contested.copied().collect();
+            self.next_round = (!whom.is_empty()).then_some(now + probing.every);
+            for node in whom {
+                self.asked.entry(node).or_insert(now + probing.answer_within);
+                self.to_ask.push_back(node);
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.asked.values().copied().chain(self.next_round).min()
+    }
+
+    /// A node that must show a sign of life.
+    pub(crate) fn poll_probe(&mut self) -> Option<NodeId> {
+        self.to_ask.pop_front()
+    }
+
+    /// Networks that are not default routes, with the nodes that are there to serve them.
+    fn running(&self) -> BTreeMap<Prefix, BTreeSet<NodeId>> {
+        let mut running: BTreeMap<Prefix, BTreeSet<NodeId>> = BTreeMap::new();
+        for (node, candidate) in self.candidates.iter().filter(|(_, candidate)| candidate.is_online) {
+            for prefix in candidate.served.iter().filter(|prefix| !prefix.is_default_route()) {
+                running.entry(*prefix).or_default().insert(*node);
+            }
+        }
+        running
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROBING: Probing = Probing { every: Duration::from_secs(10), answer_within: Duration::from_secs(5) };
+
+    #[expect(clippy::disallowed_methods, reason = "an Instant to count from")]
+    fn start() -> (Routers, Instant) {
+        (Routers::default(), Instant::now())
+    }
+
+    fn net(text: &str) -> Prefix {
+        text.parse().expect("a prefix")
+    }
+
+    /// Who serves 10.0.0.0/24 after an election.
+    fn primary(routers: &mut Routers, now: Instant) -> Option<i64> {
+        routers.is_stale = true;
+        let serving = routers.elect(PROBING, now).expect("it was stale");
+        let found = serving.by_node.iter().find(|(_, served)| served.primary.contains(&net("10.0.0.0/24")));
+        found.map(|(node, _)| node.0)
+    }
+
+    /// The nodes that are asked in a round.
+    fn asked(routers: &mut Routers) -> Vec<i64> {
+        std::iter::from_fn(|| routers.poll_probe()).map(|node| node.0).collect()
+    }
+
+    #[test]
+    fn who_serves_keeps_serving_until_it_is_gone() {
+        let (mut routers, now) = start();
+        routers.set(NodeId(5), vec![net("10.0.0.0/24")], true);
+        assert_eq!(primary(&mut routers, now), Some(5));
+        routers.set(NodeId(2), vec![net("10.0.0.0/24")], true);
+        assert_eq!(primary(&mut routers, now), Some(5), "a lower id does not take it away");
+        routers.set(NodeId(5), vec![net("10.0.0.0/24")], false);
+        assert_eq!(primary(&mut routers, now), Some(2));
+        routers.set(NodeId(5), vec![net("10.0.0.0/24")], true);
+        assert_eq!(primary(&mut routers, now), Some(2), "nor does one that comes back");
+        routers.set(NodeId(2), Vec::new(), true);
+        routers.set(NodeId(5), vec![net("10.0.0.0/24")], false);
+        assert_eq!(primary(&mut routers, now), None);
+    }
+
+    #[test]
+    fn a_silent_primary_is_replaced_within_fifteen_seconds_and_a_lone_one_is_never_asked() {
+        let (mut routers, now) = start();
+        routers.set(NodeId(1), vec![net("10.0.0.0/24")], true);
+        primary(&mut routers, now);
+        assert_eq!(routers.poll_timeout(), None, "there is no choice");
+        routers.set(NodeId(2), vec![net("10.0.0.0/24")], true);
+        assert_eq!(primary(&mut routers, now), Some(1));
+        let round = routers.poll_timeout().expect("a round");
+        assert_eq!(round, now + Duration::from_secs(10));
+        routers.handle_timeout(PROBING, round);
+        assert_eq!(asked(&mut routers), [1, 2]);
+        routers.handle_answer(NodeId(2));
+        let late = round + Duration::from_secs(5);
+        routers.handle_timeout(PROBING, late);
+        assert!(routers.is_stale());
+        assert_eq!(primary(&mut routers, late), Some(2));
+        routers.handle_timeout(PROBING, round + Duration::from_secs(10));
+        assert_eq!(asked(&mut routers), [1, 2], "an unhealthy one is asked again");
+        routers.handle_answer(NodeId(1));
+        assert_eq!(primary(&mut routers, late), Some(2), "healthy again, and no reason to change back");
+    }
+
+    #[test]
+    fn where_nobody_answers_the_primary_stays() {
+        let (mut routers, now) = start();
+        for node in [1, 2] {
+            routers.set(NodeId(node), vec![net("10.0.0.0/24")], true);
+        }
+        assert_eq!(primary(&mut routers, now), Some(1));
+        routers.handle_timeout(PROBING, now + Duration::from_secs(10));
+        routers.handle_timeout(PROBING, now + Duration::from_secs(15));
+        assert_eq!(primary(&mut routers, now), Some(1));
+    }
+
+    #[test]
+    fn every_exit_node_offers_its_default_routes_even_while_it_is_away() {
+        let (mut routers, now) = start();
+        for (node, is_online) in [(1, true), (2, false)] {
+            routers.set(NodeId(node), vec![Prefix::ALL_V4, Prefix::ALL_V6], is_online);
+        }
+        let serving = routers.elect(PROBING, now).expect("new");
+        assert!(serving.by_node.values().all(|served| served.exits.len() == 2 && served.primary.is_empty()));
+        assert_eq!((serving.by_node.len(), routers.poll_timeout()), (2, None));
+    }
+}
