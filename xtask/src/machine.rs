@@ -1,12 +1,13 @@
 //! What this machine has, and what can be added to it.
 
-use std::path::Path;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::sh;
 
 /// Programs that tests use, and the Debian package that brings each.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
@@ -15,6 +16,9 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("faketime", "faketime"),
     ("wg", "wireguard-tools"),
     ("unshare", "util-linux"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("chromium", "chromium"),
 ];
 
 pub struct Machine {
@@ -85,6 +89,43 @@ fn in_namespace(script: &str) -> Result<(), String> {
     } else {
         Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "))
     }
+}
+
+/// The identity provider of the sign-in tests, fetched by npm into a folder outside of the checkout; the reason if not.
+///
+/// The folder's name changes with the locked versions and with the scripts beside them, so it is fetched once.
+pub fn identity_provider() -> Result<PathBuf, String> {
+    let source = sh::root().join("tests/warren-e2e/oidc");
+    let files = ["package.json", "package-lock.json", "provider.mjs", "browser.mjs"];
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(source.join(file)).map_err(|error| format!("read {file}: {error}"))?.hash(&mut hasher);
+    }
+    let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let folder = home.ok_or("neither XDG_CACHE_HOME nor HOME is set")?;
+    let folder = folder.join(format!("warren-e2e-oidc-{:016x}", hasher.finish()));
+    let done = folder.join("fetched");
+    if done.exists() {
+        return Ok(folder);
+    }
+    if !sh::have("npm") {
+        return Err("npm is not installed".into());
+    }
+    std::fs::create_dir_all(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
+    for file in files {
+        std::fs::copy(source.join(file), folder.join(file)).map_err(|error| format!("copy {file}: {error}"))?;
+    }
+    println!("xtask: fetching the identity provider into {}", folder.display());
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder);
+    let output = npm.output().map_err(|error| format!("start npm: {error}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("npm ci: {}", said.lines().last().unwrap_or("it says nothing")));
+    }
+    std::fs::write(&done, "").map_err(|error| format!("write {}: {error}", done.display()))?;
+    Ok(folder)
 }
 
 fn quietly(command: &mut Command) {

@@ -109,6 +109,10 @@ fn end_to_end(built: &[Built], machine: &Machine, long: bool, skipped: &mut Vec<
     if long {
         command.env("WARREN_E2E_LONG", "1");
     }
+    match machine::identity_provider() {
+        Ok(folder) => drop(command.env("WARREN_E2E_OIDC", folder)),
+        Err(reason) => println!("signing in with a real provider: {reason}"),
+    }
     let mut tests = command.spawn().context("start the end-to-end tests")?;
     for line in tests.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
         let line = line.context("read what the end-to-end tests print")?;

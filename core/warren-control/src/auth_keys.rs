@@ -73,9 +73,11 @@ pub(crate) fn find<'a>(registry: &'a Registry, text: &str) -> Result<&'a std::sy
 /// Whether a key may let one more node in.
 ///
 /// # Errors
-/// Expired or used up.
+/// Revoked, expired or used up.
 pub(crate) fn check(key: &PreAuthKey, now: UnixTime) -> Result<(), RegisterRefusal> {
-    if key.expiry.is_some_and(|expiry| expiry <= now) {
+    if key.revoked {
+        Err(RegisterRefusal::KeyRevoked)
+    } else if key.expiry.is_some_and(|expiry| expiry <= now) {
         Err(RegisterRefusal::KeyExpired)
     } else if key.used && !key.reusable {
         Err(RegisterRefusal::KeyUsed)

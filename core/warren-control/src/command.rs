@@ -11,8 +11,9 @@ use warren_wire::{NodeId, RegisterRequest, UserId};
 
 use crate::auth_keys::KeySecret;
 use crate::pending::AuthId;
+use crate::people::Person;
 use crate::register::RegisterAnswer;
-use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, User};
+use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, Sealed, User};
 
 /// Something that someone asks for.
 #[derive(Clone, Debug)]
@@ -42,6 +43,13 @@ pub enum Actor {
         /// Where it came from, if known.
         from: Option<IpAddr>,
     },
+    /// A person, as an identity provider vouches for them.
+    Person {
+        /// Who vouches.
+        issuer: String,
+        /// For whom.
+        subject: String,
+    },
     /// A person or program with an operator's rights.
     Operator {
         /// As the door knows them (`uid 1000`, a name).
@@ -57,6 +65,7 @@ impl fmt::Display for Actor {
             Self::Server => f.write_str("server"),
             Self::Machine { key, from: None } => write!(f, "machine {}", key.short()),
             Self::Machine { key, from: Some(from) } => write!(f, "machine {} from {from}", key.short()),
+            Self::Person { issuer, subject } => write!(f, "{subject} of {issuer}"),
             Self::Operator { name, door } => write!(f, "{name} by {door}"),
         }
     }
@@ -83,6 +92,40 @@ pub enum What {
     RejectRegistration {
         /// From the page that the machine was sent to.
         id: AuthId,
+    },
+    /// A person signed in for a waiting machine: it becomes theirs.
+    Enrol {
+        /// From the page that the machine was sent to.
+        id: AuthId,
+        /// What the identity provider says.
+        person: Box<Person>,
+        /// With what it can be asked again.
+        refresh: Option<Sealed>,
+        /// When the node must log in anew at the latest; `None` leaves it to the settings.
+        until: Option<UnixTime>,
+    },
+    /// The identity provider was asked again about somebody.
+    RefreshPerson {
+        /// Whom.
+        user: UserId,
+        /// What it says now.
+        person: Box<Person>,
+        /// With what it can be asked the next time.
+        refresh: Option<Sealed>,
+    },
+    /// The identity provider does not vouch for somebody any more, or they may not be here: their nodes are logged out.
+    EndSignIn {
+        /// Whom.
+        user: UserId,
+        /// For the audit line.
+        reason: String,
+    },
+    /// Lets a node into the network, or keeps it out (see [`crate::Settings::device_approval`]).
+    ApproveNode {
+        /// Which.
+        node: NodeId,
+        /// In, or out.
+        approved: bool,
     },
     /// Sets when a node's key expires. `None` is at once.
     ExpireNode {
@@ -171,6 +214,8 @@ pub enum What {
         reusable: bool,
         /// Nodes go when they have been away for a while.
         ephemeral: bool,
+        /// Nodes need no approval where the settings ask for one.
+        preapproved: bool,
         /// `None` is never.
         expiry: Option<UnixTime>,
     },
@@ -217,6 +262,10 @@ impl What {
             Self::Register { .. } => "register",
             Self::ApproveRegistration { .. } => "approve_registration",
             Self::RejectRegistration { .. } => "reject_registration",
+            Self::Enrol { .. } => "enrol",
+            Self::RefreshPerson { .. } => "refresh_person",
+            Self::EndSignIn { .. } => "end_sign_in",
+            Self::ApproveNode { .. } => "approve_node",
             Self::ExpireNode { .. } => "expire_node",
             Self::DisableExpiry { .. } => "disable_expiry",
             Self::RenameNode { .. } => "rename_node",
@@ -303,12 +352,15 @@ pub enum Refusal {
     NoAddress(Prefix),
 }
 
-/// Why a registration was refused. Flat on purpose: the first four are the field's own words.
+/// Why a registration was refused. Flat on purpose: the first five are the field's own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterRefusal {
     /// No such key, or the wrong secret for it.
     #[error("invalid pre auth key")]
     InvalidKey,
+    /// An operator ended the key.
+    #[error("authkey revoked")]
+    KeyRevoked,
     /// The key's time is over.
     #[error("authkey expired")]
     KeyExpired,

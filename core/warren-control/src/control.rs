@@ -310,14 +310,14 @@ impl Control {
         &self.settings
     }
 
-    /// A registration that waits for an operator (or was turned away), while its link is good.
+    /// A registration that waits for a person (or what became of it), while its link is good.
     pub fn waiting(&self, id: AuthId, now: UnixTime) -> Option<&Waiting> {
         self.state.pending.get(id, now)
     }
 
     /// All registrations that wait.
     pub fn all_waiting(&self, now: UnixTime) -> Vec<(AuthId, Waiting)> {
-        let open = |(id, _): &(AuthId, &Waiting)| self.state.pending.get(*id, now).is_some_and(|w| !w.rejected);
+        let open = |(id, _): &(AuthId, &Waiting)| self.state.pending.get(*id, now).is_some_and(|w| w.verdict.is_none());
         self.state.pending.iter().filter(open).map(|(id, waiting)| (id, waiting.clone())).collect()
     }
 

@@ -22,11 +22,13 @@ pub enum Event {
     NodeRoutesChanged(NodeId),
     /// Its key has expired, or it logged out.
     NodeExpired(NodeId),
+    /// An operator let it into the network, or took that back.
+    NodeApproved(NodeId),
     /// It is gone.
     NodeRemoved(NodeId),
     /// A person who was not there before.
     UserAdded(UserId),
-    /// Somebody's names changed.
+    /// Somebody's names or groups changed.
     UserChanged(UserId),
     /// Somebody is gone. They had no nodes.
     UserRemoved(UserId),
@@ -62,9 +64,10 @@ pub fn impact(event: &Event) -> Impact {
         // A new key changes nothing about who may reach the node: addresses and owner stay.
         Event::NodeRekeyed(node) => Impact::PeersOf(node.id),
         Event::NodeChanged(node) | Event::NodeExpired(node) => Impact::PeersOf(*node),
-        Event::NodeOwnerChanged(node) | Event::NodeRoutesChanged(node) | Event::NodeRemoved(node) => {
-            Impact::Reach(*node)
-        }
+        Event::NodeOwnerChanged(node)
+        | Event::NodeRoutesChanged(node)
+        | Event::NodeApproved(node)
+        | Event::NodeRemoved(node) => Impact::Reach(*node),
         // A policy may have named the person before they existed.
         Event::UserAdded(_) | Event::UserRemoved(_) => Impact::Everyone,
         // The name is what policies match by, so reach may change with it.

@@ -9,6 +9,7 @@
 //! | [`command`] | what may be asked, by whom, and what is answered |
 //! | [`staged`] | the overlay on which a batch is decided, and the batch |
 //! | [`register`] | how a machine gets in, comes back and leaves |
+//! | [`people`] | who people are, by what an identity provider says, and what follows for their nodes |
 //! | [`event`] | what was decided, and who must hear of it |
 //! | [`clones`] | two machines with one state |
 //! | [`presence`] | what nodes say about themselves, beside the registry |
@@ -51,6 +52,7 @@ mod operator_keys;
 mod operator_nodes;
 mod operator_users;
 mod pending;
+pub mod people;
 pub mod presence;
 mod records;
 pub mod register;
@@ -71,7 +73,8 @@ pub use control::{Control, Stale};
 pub use event::{Event, Impact, impact};
 pub use map_session::{Next, Session};
 pub use node_set::NodeSet;
-pub use pending::{AuthId, NotAnAuthId, Waiting};
+pub use pending::{AuthId, NotAnAuthId, Verdict, Waiting};
+pub use people::Person;
 pub use presence::{Presence, Present};
 pub use register::RegisterAnswer;
 pub use registry::{Registry, RowsError};

@@ -18,12 +18,13 @@ pub(crate) struct KeyWish {
     pub(crate) tags: BTreeSet<String>,
     pub(crate) reusable: bool,
     pub(crate) ephemeral: bool,
+    pub(crate) preapproved: bool,
     pub(crate) expiry: Option<UnixTime>,
 }
 
 impl Staged {
     pub(crate) fn create_key(&mut self, wish: KeyWish, now: UnixTime, random: &mut Random) -> Result<Answer, Refusal> {
-        let KeyWish { user, tags, reusable, ephemeral, expiry } = wish;
+        let KeyWish { user, tags, reusable, ephemeral, preapproved, expiry } = wish;
         if let Some(user) = user {
             self.user(user)?;
         } else if tags.is_empty() {
@@ -45,7 +46,9 @@ impl Staged {
             tags,
             reusable,
             ephemeral,
+            preapproved,
             used: false,
+            revoked: false,
             created: now,
             expiry,
         });
@@ -58,7 +61,7 @@ impl Staged {
             return Ok(Answer::Key { key, secret: None });
         }
         self.note(now, format!("key:{id}"), "");
-        let key = self.put_key(PreAuthKey { expiry: Some(now), ..PreAuthKey::clone(&key) });
+        let key = self.put_key(PreAuthKey { expiry: Some(now), revoked: true, ..PreAuthKey::clone(&key) });
         Ok(Answer::Key { key, secret: None })
     }
 

@@ -64,6 +64,9 @@ impl Staged {
         for key in keys {
             self.remove_key(key);
         }
+        if self.state.registry.sign_in(id).is_some() {
+            self.rows.push(RowChange::DeleteSignIn(id));
+        }
         self.state.registry.remove_user(id);
         self.rows.push(RowChange::DeleteUser(id));
         self.events.push(Event::UserRemoved(id));
@@ -75,7 +78,7 @@ impl Staged {
         self.state.registry.user(id).cloned().ok_or_else(missing)
     }
 
-    fn check_user_name(&self, name: &str) -> Result<(), Refusal> {
+    pub(crate) fn check_user_name(&self, name: &str) -> Result<(), Refusal> {
         if !names::is_user_name(name) {
             let rule = "begin with a letter; letters, digits, - _ . and one @ are allowed";
             return Err(Refusal::Invalid(format!("{name:?} cannot be a user name: {rule}")));

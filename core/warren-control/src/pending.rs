@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use warren_crypto::{MachinePublic, NodePublic, Random, UnixTime};
-use warren_wire::RegisterRequest;
+use warren_wire::{NodeId, RegisterRequest};
 
 use crate::auth_keys::hex;
 
@@ -88,8 +88,17 @@ pub struct Waiting {
     pub request: Arc<RegisterRequest>,
     /// When it came.
     pub since: UnixTime,
-    /// An operator said no; kept so that the one who waits hears it.
-    pub rejected: bool,
+    /// What was decided; kept as long as the link would have been good, so that whoever waits hears it.
+    pub verdict: Option<Verdict>,
+}
+
+/// What became of a waiting registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is this node now.
+    Approved(NodeId),
+    /// Somebody who may said no.
+    Rejected,
 }
 
 /// All that wait. Copies share until written.
@@ -115,13 +124,13 @@ impl Pending {
         self.entries.get(&id).filter(|waiting| !is_over(waiting, now))
     }
 
-    pub(crate) fn remove(&mut self, id: AuthId) {
+    fn remove(&mut self, id: AuthId) {
         Arc::make_mut(&mut self.entries).remove(&id);
     }
 
-    pub(crate) fn reject(&mut self, id: AuthId) {
+    pub(crate) fn settle(&mut self, id: AuthId, verdict: Verdict) {
         if let Some(waiting) = Arc::make_mut(&mut self.entries).get_mut(&id) {
-            waiting.rejected = true;
+            waiting.verdict = Some(verdict);
         }
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn peer_record(node: &Node, present: Option<&Present>, settings: &Set
         // Only while it is away (trap 38).
         last_seen: present.filter(|present| !present.online).and_then(|present| present.last_seen),
         online: Some(online),
-        machine_authorized: !node.expired,
+        machine_authorized: node.approved && !node.expired,
         expired: node.expired,
         ..WireNode::default()
     })

@@ -18,7 +18,7 @@ use crate::auth_keys;
 use crate::command::{Answer, Refusal, RegisterRefusal};
 use crate::event::Event;
 use crate::names;
-use crate::pending::{AuthId, Waiting};
+use crate::pending::{AuthId, Verdict, Waiting};
 use crate::routes::MOST_ROUTES;
 use crate::rows::{NameOrigin, Node, Owner, Registered, User};
 use crate::staged::{Said, Staged};
@@ -55,7 +55,7 @@ impl RegisterAnswer {
         match self {
             Self::Authorized { node, user } => {
                 (response.user, response.login) = owner_on_the_wire(&node.owner, user.as_deref());
-                response.machine_authorized = true;
+                response.machine_authorized = node.approved;
             }
             Self::KeyExpired { node, user } => {
                 if let Some(node) = node {
@@ -112,6 +112,17 @@ struct Admission<'a> {
     owner: Owner,
     ephemeral: bool,
     registered: Registered,
+    /// Whoever lets it in may do so for the network, too, where an operator must.
+    approved: bool,
+    /// When it must log in anew at the latest.
+    until: Option<UnixTime>,
+}
+
+/// How somebody lets a waiting machine in.
+pub(crate) struct LetIn {
+    pub(crate) registered: Registered,
+    pub(crate) approved: bool,
+    pub(crate) until: Option<UnixTime>,
 }
 
 impl Staged {
@@ -152,13 +163,8 @@ impl Staged {
         match auth_key {
             Some(text) => self.register_with_key(machine, text.expose(), &request, now),
             None => {
-                let waiting = Waiting {
-                    machine,
-                    node_key: request.node_key,
-                    request: request.into(),
-                    since: now,
-                    rejected: false,
-                };
+                let waiting =
+                    Waiting { machine, node_key: request.node_key, request: request.into(), since: now, verdict: None };
                 let id = self.state.pending.add(waiting, now, random);
                 self.events.push(Event::RegistrationWaiting(id));
                 Ok(Answer::Register(RegisterAnswer::Visit(id)))
@@ -208,10 +214,12 @@ impl Staged {
         let id = AuthId::from_link(&request.followup).ok_or(RegisterRefusal::Followup)?;
         match self.state.pending.get(id, now) {
             Some(waiting) if waiting.machine == machine && waiting.node_key == request.node_key => {
-                if waiting.rejected {
-                    return Err(RegisterRefusal::Rejected.into());
+                match waiting.verdict {
+                    None => Ok(Some(Answer::Register(RegisterAnswer::Wait(id)))),
+                    Some(Verdict::Rejected) => Err(RegisterRefusal::Rejected.into()),
+                    // It was let in, but its node is gone again: else it had been known by its key.
+                    Some(Verdict::Approved(_)) => Ok(None),
                 }
-                Ok(Some(Answer::Register(RegisterAnswer::Wait(id))))
             }
             _ => Ok(None),
         }
@@ -243,6 +251,12 @@ impl Staged {
             }
         }
         auth_keys::check(&key, now)?;
+        if let Owner::User(user) = &owner
+            && self.state.registry.sign_in(*user).is_some_and(|sign_in| sign_in.ended)
+        {
+            // Somebody who was removed must not come back by a key that was made for them.
+            return Err(RegisterRefusal::KeyRevoked.into());
+        }
         if !requested_tags(request).is_empty() {
             // A key says what its nodes are; they may not say otherwise.
             return Err(RegisterRefusal::Tags.into());
@@ -253,6 +267,8 @@ impl Staged {
             owner,
             ephemeral: key.ephemeral || request.ephemeral,
             registered: Registered::Key(key.id),
+            approved: key.preapproved,
+            until: None,
         };
         let answer = self.admit(admission, now)?;
         if matches!(answer, Answer::Register(RegisterAnswer::Authorized { .. })) && !key.used {
@@ -263,12 +279,17 @@ impl Staged {
 
     /// An operator lets a waiting machine in.
     pub(crate) fn approve_registration(&mut self, id: AuthId, user: UserId, now: UnixTime) -> Result<Answer, Refusal> {
-        let waiting = self.waiting(id, now)?;
         let user = self.user(user)?;
+        self.let_in(id, &user, LetIn { registered: Registered::Approved, approved: true, until: None }, now)
+    }
+
+    /// Makes a waiting machine the node of `user`, or of the tags that it asks for and that `user` may give.
+    pub(crate) fn let_in(&mut self, id: AuthId, user: &User, how: LetIn, now: UnixTime) -> Result<Answer, Refusal> {
+        let waiting = self.waiting(id, now)?;
         let tags = requested_tags(&waiting.request);
         let owner = if tags.is_empty() {
             Owner::User(user.id)
-        } else if tags.iter().all(|tag| names::is_tag(tag) && self.may_own_tag(&user, tag)) {
+        } else if tags.iter().all(|tag| names::is_tag(tag) && self.may_own_tag(user, tag)) {
             Owner::Tags(tags)
         } else {
             return Err(RegisterRefusal::Tags.into());
@@ -282,33 +303,36 @@ impl Staged {
             request: &waiting.request,
             owner,
             ephemeral: waiting.request.ephemeral,
-            registered: Registered::Approved,
+            registered: how.registered,
+            approved: how.approved,
+            until: how.until,
         };
         let Answer::Register(RegisterAnswer::Authorized { node, .. }) = self.admit(admission, now)? else {
             return Err(Refusal::Conflict("this machine has registered otherwise meanwhile".to_owned()));
         };
-        self.state.pending.remove(id);
+        self.state.pending.settle(id, Verdict::Approved(node.id));
         self.events.push(Event::RegistrationSettled(id));
         Ok(Answer::Node(node))
     }
 
-    /// An operator turns a waiting machine away. Whoever waits hears so, until the link's time is over.
+    /// Turns a waiting machine away. Whoever waits hears so, until the link's time is over.
     pub(crate) fn reject_registration(&mut self, id: AuthId, now: UnixTime) -> Result<Answer, Refusal> {
         let waiting = self.waiting(id, now)?;
         self.note(now, "", format!("rejected machine {}", waiting.machine.short()));
-        self.state.pending.reject(id);
+        self.state.pending.settle(id, Verdict::Rejected);
         self.events.push(Event::RegistrationSettled(id));
         Ok(Answer::Done)
     }
 
     fn waiting(&self, id: AuthId, now: UnixTime) -> Result<Waiting, Refusal> {
-        let waiting = self.state.pending.get(id, now).filter(|waiting| !waiting.rejected);
+        let waiting = self.state.pending.get(id, now).filter(|waiting| waiting.verdict.is_none());
         waiting.cloned().ok_or_else(|| Refusal::NotFound { kind: "registration", name: id.to_string() })
     }
 
     /// Makes or updates the node. The caller has made sure that it may.
     fn admit(&mut self, admission: Admission<'_>, now: UnixTime) -> Result<Answer, Refusal> {
-        let Admission { machine, request, owner, ephemeral, registered } = admission;
+        let Admission { machine, request, owner, ephemeral, registered, approved, until } = admission;
+        let approved = approved || !self.settings.device_approval;
         let node_key = request.node_key;
         let existing = self.same_node(machine, &owner, node_key, request.old_node_key);
         let holder = self.state.registry.node_by_key(&node_key);
@@ -319,11 +343,16 @@ impl Staged {
             // so the client is told to make one; it comes back at once with the same join key.
             return Ok(self.key_expired(Arc::clone(holder)));
         }
-        let expiry = self.fresh_expiry(&owner, request.expiry, now);
+        let expiry = self.fresh_expiry(&owner, sooner(request.expiry, until), now);
         let hostname = cut(request.hostinfo.as_ref().map_or("", |hostinfo| hostinfo.hostname.as_str()), 255).to_owned();
         let node = match existing {
             Some(old) => {
                 let name = self.following_name(&old, &hostname);
+                // Whoever was let in before need not be let in again.
+                let approved = approved || old.approved;
+                if approved && !old.approved {
+                    self.events.push(Event::NodeApproved(old.id));
+                }
                 if old.owner != owner {
                     self.events.push(Event::NodeOwnerChanged(old.id));
                 }
@@ -336,6 +365,7 @@ impl Staged {
                     expired: false,
                     ephemeral,
                     registered,
+                    approved,
                     ..Node::clone(&old)
                 };
                 self.note(now, format!("node:{}", node.id.0), describe(&node, "came back as"));
@@ -361,6 +391,7 @@ impl Staged {
                     expired: false,
                     ephemeral,
                     registered,
+                    approved,
                     approved_routes: BTreeSet::new(),
                     hides_endpoints: false,
                 };
@@ -465,6 +496,11 @@ impl Staged {
     fn owner_of(&self, node: &Node) -> Option<Arc<User>> {
         node.owner.user().and_then(|user| self.state.registry.user(user)).cloned()
     }
+}
+
+/// The earlier of two times, where there are any.
+fn sooner(a: Option<UnixTime>, b: Option<UnixTime>) -> Option<UnixTime> {
+    a.into_iter().chain(b).min()
 }
 
 fn describe(node: &Node, verb: &str) -> String {

@@ -12,7 +12,7 @@ use warren_crypto::{MachinePublic, NodePublic};
 use warren_wire::{NodeId, UserId};
 
 use crate::addresses::Pool;
-use crate::rows::{KeyId, Node, Owner, PolicyRow, PreAuthKey, Revision, Rows, ServerFacts, User};
+use crate::rows::{KeyId, Node, Owner, PolicyRow, PreAuthKey, Revision, Rows, ServerFacts, SignIn, User};
 use crate::settings::Settings;
 use crate::table::Table;
 
@@ -24,6 +24,9 @@ pub struct Registry {
     pub(crate) policy: Option<Arc<PolicyRow>>,
     users: Table<UserId, Arc<User>>,
     user_names: Table<String, UserId>,
+    /// By [`identity`].
+    identities: Table<String, UserId>,
+    sign_ins: Table<UserId, Arc<SignIn>>,
     nodes: Table<NodeId, Arc<Node>>,
     node_keys: Table<NodePublic, NodeId>,
     machines: Table<MachinePublic, Arc<BTreeSet<NodeId>>>,
@@ -46,6 +49,9 @@ pub enum RowsError {
     /// A node's owner does not exist.
     #[error("node {0} belongs to user {1}, who does not exist")]
     NoOwner(i64, i64),
+    /// A sign-in's person does not exist.
+    #[error("a sign-in belongs to user {0}, who does not exist")]
+    NoPerson(i64),
     /// A counter would hand out an id again.
     #[error("{0} {1} exists, but the next one would be {2}")]
     Counter(&'static str, i64, i64),
@@ -72,8 +78,17 @@ impl Registry {
             if registry.user_names.contains(&user.name) {
                 return Err(RowsError::SharedBy("users", "name"));
             }
+            if registry.identities.contains(&identity(&user.issuer, &user.subject)) {
+                return Err(RowsError::SharedBy("users", "issuer and subject"));
+            }
             check_counter("user", user.id.0, rows.facts.next_user)?;
             registry.put_user(Arc::clone(user));
+        }
+        for sign_in in &rows.sign_ins {
+            if !registry.users.contains(&sign_in.user) {
+                return Err(RowsError::NoPerson(sign_in.user.0));
+            }
+            registry.put_sign_in(Arc::clone(sign_in));
         }
         let mut addresses = std::collections::BTreeMap::new();
         for node in &rows.nodes {
@@ -112,6 +127,7 @@ impl Registry {
         Rows {
             revision: self.revision,
             users: self.users.values().cloned().collect(),
+            sign_ins: self.sign_ins.values().cloned().collect(),
             nodes: self.nodes.values().cloned().collect(),
             keys: self.keys.values().cloned().collect(),
             policy: self.policy.clone(),
@@ -170,6 +186,21 @@ impl Registry {
         self.user(*self.user_names.get(&name.to_owned())?)
     }
 
+    /// The one user whom `issuer` calls `subject`.
+    pub fn user_by_identity(&self, issuer: &str, subject: &str) -> Option<&Arc<User>> {
+        self.user(*self.identities.get(&identity(issuer, subject))?)
+    }
+
+    /// What an identity provider says about a user; `None` for people whom an operator made by hand.
+    pub fn sign_in(&self, user: UserId) -> Option<&Arc<SignIn>> {
+        self.sign_ins.get(&user)
+    }
+
+    /// All of these by user.
+    pub fn sign_ins(&self) -> impl Iterator<Item = &Arc<SignIn>> {
+        self.sign_ins.values()
+    }
+
     /// All users by id.
     pub fn users(&self) -> impl Iterator<Item = &Arc<User>> {
         self.users.values()
@@ -196,15 +227,23 @@ impl Registry {
     pub(crate) fn put_user(&mut self, user: Arc<User>) {
         if let Some(old) = self.users.get(&user.id) {
             self.user_names.remove(&old.name.clone());
+            self.identities.remove(&identity(&old.issuer, &old.subject));
         }
         self.user_names.insert(user.name.clone(), user.id);
+        self.identities.insert(identity(&user.issuer, &user.subject), user.id);
         self.users.insert(user.id, user);
     }
 
     pub(crate) fn remove_user(&mut self, id: UserId) {
         if let Some(old) = self.users.remove(&id) {
             self.user_names.remove(&old.name);
+            self.identities.remove(&identity(&old.issuer, &old.subject));
         }
+        self.sign_ins.remove(&id);
+    }
+
+    pub(crate) fn put_sign_in(&mut self, sign_in: Arc<SignIn>) {
+        self.sign_ins.insert(sign_in.user, sign_in);
     }
 
     pub(crate) fn put_node(&mut self, node: Arc<Node>) {
@@ -282,13 +321,21 @@ impl Registry {
             assert!(node.id.0 < self.facts.next_node);
         }
         assert_eq!(self.machines.values().map(|ids| ids.len()).sum::<usize>(), count);
-        assert_eq!(self.user_names.len(), self.users.len());
+        assert_eq!((self.user_names.len(), self.identities.len()), (self.users.len(), self.users.len()));
+        for sign_in in self.sign_ins.values() {
+            assert!(self.users.contains(&sign_in.user), "the person {} exists", sign_in.user.0);
+        }
         assert_eq!(self.key_prefixes.len(), self.keys.len());
         for key in self.keys.values() {
             assert!(key.user.is_none_or(|user| self.users.contains(&user)), "owner of key {} exists", key.id);
             assert!(key.user.is_some() || !key.tags.is_empty());
         }
     }
+}
+
+/// Both parts of an identity as one key. A line feed parts them: no URL has one.
+fn identity(issuer: &str, subject: &str) -> String {
+    format!("{issuer}\n{subject}")
 }
 
 fn check_counter(kind: &'static str, id: i64, next: i64) -> Result<(), RowsError> {

@@ -28,9 +28,10 @@ pub(crate) fn announced(present: Option<&Present>) -> &[Prefix] {
     &all[..all.len().min(MOST_ROUTES)]
 }
 
-/// What it announces and is approved for, in order. An expired node serves nothing.
+/// What it announces and is approved for, in order. A node that has expired, or waits for an operator, serves
+/// nothing.
 pub(crate) fn served(node: &Node, present: Option<&Present>) -> Vec<Prefix> {
-    if node.approved_routes.is_empty() || node.expired {
+    if node.approved_routes.is_empty() || node.expired || !node.approved {
         return Vec::new();
     }
     let served: BTreeSet<Prefix> =

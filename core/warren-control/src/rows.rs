@@ -116,6 +116,8 @@ pub enum Registered {
     Key(KeyId),
     /// An operator approved it.
     Approved,
+    /// A person signed in at an identity provider.
+    SignIn,
 }
 
 /// A device in the registry. What it says about itself while it is connected is [`SoftRow`]'s.
@@ -151,6 +153,9 @@ pub struct Node {
     pub ephemeral: bool,
     /// How it came in, the last time.
     pub registered: Registered,
+    /// An operator, a key or the settings have let it into the network. Until then it has an account of itself and
+    /// nothing else: no peers, no relay. Stays once it is true, until an operator takes it back.
+    pub approved: bool,
     /// Routes that an operator or the policy has approved; served are those that the node also announces.
     pub approved_routes: BTreeSet<Prefix>,
     /// Peers are not told its underlay addresses: it is met through relays.
@@ -189,12 +194,43 @@ pub struct PreAuthKey {
     pub reusable: bool,
     /// Nodes that use it are removed when they have been away for a while.
     pub ephemeral: bool,
+    /// Its nodes need no operator where [`crate::Settings::device_approval`] asks for one.
+    pub preapproved: bool,
     /// Has been used at least once.
     pub used: bool,
+    /// An operator ended it before its time.
+    pub revoked: bool,
     /// When it was made.
     pub created: UnixTime,
     /// When it stops; `None` is never.
     pub expiry: Option<UnixTime>,
+}
+
+/// What an identity provider says about a person, as of the last time that it was asked. Absent for people whom an
+/// operator made by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignIn {
+    /// Whom.
+    pub user: UserId,
+    /// Groups by the provider's own names; a policy may use them as sources.
+    pub groups: BTreeSet<String>,
+    /// With what the provider can be asked again; `None` if it gave nothing for that.
+    pub refresh: Option<Sealed>,
+    /// When the provider last vouched for the person.
+    pub checked: UnixTime,
+    /// The provider does not vouch for the person any more, or the person may not be here any more. Their nodes are
+    /// logged out and their join keys let nobody in until they sign in again.
+    pub ended: bool,
+}
+
+/// A secret of somebody else's, encrypted with a key that is not in the database.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(pub Vec<u8>);
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealed({} bytes)", self.0.len())
+    }
 }
 
 /// The policy in force.
@@ -249,6 +285,8 @@ pub struct Rows {
     pub revision: Revision,
     /// Sorted by id, like all of these.
     pub users: Vec<Arc<User>>,
+    /// What identity providers say about them, sorted by user.
+    pub sign_ins: Vec<Arc<SignIn>>,
     /// Devices.
     pub nodes: Vec<Arc<Node>>,
     /// Join keys.
@@ -268,6 +306,10 @@ pub enum RowChange {
     PutUser(Arc<User>),
     /// Delete.
     DeleteUser(UserId),
+    /// Insert or replace.
+    PutSignIn(Arc<SignIn>),
+    /// Delete.
+    DeleteSignIn(UserId),
     /// Insert or replace.
     PutNode(Arc<Node>),
     /// Delete, and its soft facts with it.
@@ -291,6 +333,8 @@ pub enum RowId {
     Policy,
     /// A user.
     User(UserId),
+    /// What a provider says about a user.
+    SignIn(UserId),
     /// A node.
     Node(NodeId),
     /// A join key.
@@ -304,6 +348,7 @@ impl RowId {
             Self::Facts => ("facts", 0),
             Self::Policy => ("policy", 0),
             Self::User(id) => ("user", id.0),
+            Self::SignIn(id) => ("sign_in", id.0),
             Self::Node(id) => ("node", id.0),
             Self::Key(id) => ("key", id.0),
         }
@@ -316,6 +361,8 @@ impl RowChange {
         match self {
             Self::PutUser(user) => RowId::User(user.id),
             Self::DeleteUser(id) => RowId::User(*id),
+            Self::PutSignIn(sign_in) => RowId::SignIn(sign_in.user),
+            Self::DeleteSignIn(id) => RowId::SignIn(*id),
             Self::PutNode(node) => RowId::Node(node.id),
             Self::DeleteNode(id) => RowId::Node(*id),
             Self::PutKey(key) => RowId::Key(key.id),

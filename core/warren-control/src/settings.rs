@@ -27,6 +27,8 @@ pub struct Settings {
     pub key_lifetime: Option<Duration>,
     /// How long an ephemeral node may be away.
     pub ephemeral_timeout: Duration,
+    /// A new node is kept out until an operator approves it, unless its join key was made to spare that.
+    pub device_approval: bool,
     /// Peers are not told each other's underlay addresses: nodes meet through relays, and whatever direct path they
     /// find by the relay's call-me-maybe is theirs to tell.
     pub hide_endpoints: bool,
@@ -68,6 +70,7 @@ impl Settings {
             v6_range: Prefix::masked(Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 0).into(), 48),
             key_lifetime: None,
             ephemeral_timeout: Duration::from_secs(30 * 60),
+            device_approval: false,
             hide_endpoints: false,
             probing: Probing::default(),
             relay_map: RelayMap::default(),

@@ -104,9 +104,9 @@ impl Snapshot {
         self.registry.node_by_key(node_key).filter(|node| node.machine_key == *machine)
     }
 
-    /// Whether a relay should carry packets of `node_key`: it is a node's, and has not expired.
+    /// Whether a relay should carry packets of `node_key`: it is a node's that was approved and has not expired.
     pub fn admits(&self, node_key: &NodePublic, now: UnixTime) -> bool {
-        self.registry.node_by_key(node_key).is_some_and(|node| !node.is_expired(now))
+        self.registry.node_by_key(node_key).is_some_and(|node| node.approved && !node.is_expired(now))
     }
 
     /// The nodes that `node` may see, itself perhaps among them.

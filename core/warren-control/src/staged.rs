@@ -20,7 +20,7 @@ use crate::event::Event;
 use crate::pending::Pending;
 use crate::presence::Present;
 use crate::registry::Registry;
-use crate::rows::{AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, User};
+use crate::rows::{AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, SignIn, User};
 use crate::settings::Settings;
 use crate::table::Table;
 
@@ -121,6 +121,10 @@ impl Staged {
             What::Register { machine, request } => self.register(machine, *request, now, random),
             What::ApproveRegistration { id, user } => self.approve_registration(id, user, now),
             What::RejectRegistration { id } => self.reject_registration(id, now),
+            What::Enrol { id, person, refresh, until } => self.enrol(id, *person, refresh, until, now),
+            What::RefreshPerson { user, person, refresh } => self.refresh_person(user, *person, refresh, now),
+            What::EndSignIn { user, reason } => self.end_sign_in(user, &reason, now),
+            What::ApproveNode { node, approved } => self.approve_node(node, approved, now),
             What::ExpireNode { node, at } => self.expire_node(node, at, now),
             What::DisableExpiry { node } => self.disable_expiry(node, now),
             What::RenameNode { node, name } => self.rename_node(node, name, now),
@@ -143,8 +147,8 @@ impl Staged {
             }
             What::RenameUser { user, name } => self.rename_user(user, name, now),
             What::DeleteUser { user, with_nodes } => self.delete_user(user, with_nodes, now),
-            What::CreateKey { user, tags, reusable, ephemeral, expiry } => {
-                let wish = crate::operator_keys::KeyWish { user, tags, reusable, ephemeral, expiry };
+            What::CreateKey { user, tags, reusable, ephemeral, preapproved, expiry } => {
+                let wish = crate::operator_keys::KeyWish { user, tags, reusable, ephemeral, preapproved, expiry };
                 self.create_key(wish, now, random)
             }
             What::ExpireKey { key } => self.expire_key(key, now),
@@ -194,6 +198,12 @@ impl Staged {
         self.state.registry.put_user(Arc::clone(&user));
         self.rows.push(RowChange::PutUser(Arc::clone(&user)));
         user
+    }
+
+    pub(crate) fn put_sign_in(&mut self, sign_in: SignIn) {
+        let sign_in = Arc::new(sign_in);
+        self.state.registry.put_sign_in(Arc::clone(&sign_in));
+        self.rows.push(RowChange::PutSignIn(sign_in));
     }
 
     pub(crate) fn put_key(&mut self, key: PreAuthKey) -> Arc<PreAuthKey> {

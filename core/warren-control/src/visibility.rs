@@ -25,6 +25,7 @@ use crate::table::Table;
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
     randomizes_client_port: bool,
+    /// All that an operator has not kept out.
     everyone: Arc<NodeSet>,
     who: Who,
 }
@@ -44,13 +45,16 @@ impl Reach {
         };
         Self {
             randomizes_client_port: policy.randomizes_client_port(),
-            everyone: Arc::new(registry.nodes().map(|node| node.id).collect()),
+            everyone: Arc::new(registry.nodes().filter(|node| node.approved).map(|node| node.id).collect()),
             who,
         }
     }
 
     /// Whom `node` sees; it may or may not be among them itself.
     pub(crate) fn visible_to(&self, node: NodeId) -> Arc<NodeSet> {
+        if !self.everyone.contains(node) {
+            return Arc::default(); // it waits for an operator
+        }
         match &self.who {
             Who::Everyone { .. } => Arc::clone(&self.everyone),
             Who::Compiled(compiled) => Arc::new(compiled.peers_of(node).collect()),
@@ -59,6 +63,9 @@ impl Reach {
 
     /// What may come in at `node`.
     pub(crate) fn filter_of(&self, node: NodeId) -> Arc<Vec<FilterRule>> {
+        if !self.everyone.contains(node) {
+            return Arc::default();
+        }
         match &self.who {
             Who::Everyone { rules } => Arc::clone(rules),
             Who::Compiled(compiled) => Arc::new(compiled.filter_for(node)),
@@ -87,7 +94,7 @@ pub(crate) fn parse(text: Option<&str>) -> Result<Arc<Policy>, String> {
 /// Reads a policy that somebody writes now: unlike a stored one it may not name people by words that fit two of them.
 pub(crate) fn parse_new(text: &str, registry: &Registry) -> Result<Arc<Policy>, Refusal> {
     let policy = parse(Some(text)).map_err(Refusal::Policy)?;
-    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user)).collect();
+    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user, registry)).collect();
     Policy::check_people(text, &users).map_err(|ambiguous| Refusal::Policy(ambiguous.to_string()))?;
     Ok(policy)
 }
@@ -113,8 +120,8 @@ pub(crate) fn admit(
 
 /// Whether a person may give their own device this tag when they log in on it.
 pub(crate) fn may_own_tag(policy: &Policy, registry: &Registry, user: &User, tag: &str) -> bool {
-    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user)).collect();
-    policy.owns_tag(&users, &policy_user(user), tag)
+    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user, registry)).collect();
+    policy.owns_tag(&users, &policy_user(user, registry), tag)
 }
 
 fn compile(policy: &Policy, registry: &Registry, known: &Table<NodeId, Arc<Present>>) -> Compiled {
@@ -122,18 +129,19 @@ fn compile(policy: &Policy, registry: &Registry, known: &Table<NodeId, Arc<Prese
 }
 
 fn with_tailnet<T>(registry: &Registry, known: &Table<NodeId, Arc<Present>>, ask: impl FnOnce(&Tailnet<'_>) -> T) -> T {
-    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user)).collect();
+    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user, registry)).collect();
     let node = |node: &Arc<Node>| policy_node(node, known.get(&node.id).map(|present| &**present));
-    let nodes: Vec<PolicyNode> = registry.nodes().map(node).collect();
+    let nodes: Vec<PolicyNode> = registry.nodes().filter(|node| node.approved).map(node).collect();
     ask(&Tailnet { users: &users, nodes: &nodes, services: &[] })
 }
 
-fn policy_user(user: &User) -> PolicyUser {
+fn policy_user(user: &User, registry: &Registry) -> PolicyUser {
     PolicyUser {
         id: user.id,
         name: user.name.clone(),
         email: user.email.clone(),
         provider_id: (user.issuer != LOCAL_ISSUER).then(|| format!("{}/{}", user.issuer, user.subject)),
+        groups: registry.sign_in(user.id).into_iter().flat_map(|sign_in| sign_in.groups.iter().cloned()).collect(),
         ..PolicyUser::default()
     }
 }
@@ -166,7 +174,7 @@ pub(crate) struct Approver<'a> {
 
 impl<'a> Approver<'a> {
     pub(crate) fn new(policy: &'a Policy, registry: &Registry, node: &Node) -> Self {
-        let users = registry.users().map(|user| policy_user(user)).collect();
+        let users = registry.users().map(|user| policy_user(user, registry)).collect();
         Self { policy, users, node: policy_node(node, None) }
     }
 

@@ -11,6 +11,7 @@
 
 mod durations;
 mod keys;
+mod sign_in;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -22,6 +23,7 @@ use warren_ip::Prefix;
 use warren_wire::{RegionId, RelayMap, RelayNode, RelayRegion};
 
 pub use keys::Overrides;
+pub use sign_in::{SecretSource, SignInConfig};
 
 use crate::extra_records;
 
@@ -50,10 +52,14 @@ pub struct Config {
     pub keep_alive_interval: Duration,
     /// How routers are asked for signs of life.
     pub probing: Probing,
+    /// A new node is kept out until an operator approves it.
+    pub device_approval: bool,
     /// Nodes are not told each other's underlay addresses.
     pub hide_endpoints: bool,
     /// A policy file that is in force instead of the one in the database.
     pub policy_file: Option<PathBuf>,
+    /// Where people sign in; `None`: operators let devices in.
+    pub sign_in: Option<SignInConfig>,
     /// Certificate chain and key, PEM. For whoever opens the port.
     pub tls: Option<TlsFiles>,
     /// The relay that runs beside this server; `None` for none.
@@ -174,15 +180,18 @@ impl Config {
             Some(path) => Overrides::from_file(path)?,
             None => Overrides::default(),
         };
-        let from_environment = Overrides::from_environment(variable)?;
-        Self::new(flags.over(from_environment).over(from_file), folder)
+        let from_environment = Overrides::from_environment(&variable)?;
+        let mut said = flags.over(from_environment).over(from_file);
+        sign_in::use_credential(&mut said, variable("CREDENTIALS_DIRECTORY").as_deref());
+        Self::new(said, folder)
     }
 
     /// Fills in what was not said.
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn new(said: Overrides, folder: &Path) -> Result<Self, ConfigError> {
+    pub fn new(mut said: Overrides, folder: &Path) -> Result<Self, ConfigError> {
+        let sign_in = sign_in::read(&mut said)?;
         let listen = said.listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)));
         let server_url = said.server_url.unwrap_or_else(|| format!("http://127.0.0.1:{}", listen.port()));
         let url = url::Url::parse(&server_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -234,6 +243,7 @@ impl Config {
                     .unwrap_or(Probing::default().answer_within),
             },
             base_domain: said.base_domain.unwrap_or_else(|| "warren.internal".to_owned()),
+            device_approval: said.device_approval.unwrap_or(false),
             hide_endpoints: said.hide_endpoints.unwrap_or(false),
             policy_file: said.policy_file,
             relay_map_file: said.relay_map_file,
@@ -247,6 +257,7 @@ impl Config {
             },
             dns_extra_records_file: said.dns_extra_records_file,
             executable: None,
+            sign_in,
             server_url: server_url.trim_end_matches('/').to_owned(),
             listen,
             tls,
@@ -270,6 +281,7 @@ impl Config {
         settings.v6_range = self.ipv6_range;
         settings.key_lifetime = self.key_lifetime;
         settings.ephemeral_timeout = self.ephemeral_timeout;
+        settings.device_approval = self.device_approval;
         settings.hide_endpoints = self.hide_endpoints;
         settings.probing = self.probing;
         settings.dns = self.dns.clone();

@@ -10,6 +10,7 @@
 //! | `extra_records` | names from a file that is followed |
 //! | [`admission`] | what relays ask |
 //! | `admin_door`, `rest` | what operators ask, on a Unix socket |
+//! | `oidc` | how people sign in, and what follows when they are gone |
 //! | `pages`, `download` | what people see |
 //!
 //! What it is not: it computes neither who may see whom nor who may join (`warren-control`), knows no SQL
@@ -32,6 +33,7 @@ mod download;
 mod extra_records;
 mod map_stream;
 mod noise_endpoint;
+mod oidc;
 mod pages;
 mod random;
 mod register;
@@ -43,7 +45,7 @@ pub mod state_dir;
 mod writer;
 
 pub use admission::Admission;
-pub use config::{Config, ConfigError, Overrides, OwnRelay, TlsFiles};
+pub use config::{Config, ConfigError, Overrides, OwnRelay, SecretSource, SignInConfig, TlsFiles};
 pub use registry::{CommandError, Registry};
 pub use service::{RunError, Service, StartError, run};
 pub use writer::WriterError;

@@ -22,6 +22,7 @@ use crate::ask_node::{self, Bells};
 use crate::config::{Config, ConfigError};
 use crate::download::Download;
 use crate::noise_endpoint::{self, Machine};
+use crate::oidc::{self, SignIn};
 use crate::random::Seeds;
 use crate::registry::{CommandError, Registry};
 use crate::state_dir::{self, StateError};
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) keep_alive: Duration,
     pub(crate) download: Download,
     pub(crate) policy_file: Option<std::path::PathBuf>,
+    /// Where people sign in, if they do.
+    pub(crate) sign_in: Option<SignIn>,
     /// Who else than root may administer: the user that the server runs as.
     pub(crate) owner: u32,
     pub(crate) noise_routes: Arc<Routes<(Arc<Shared>, Machine)>>,
@@ -143,6 +146,7 @@ impl Service {
             writer: AbortOnDropHandle::new(tokio::spawn(writer.run(shutdown.clone()))),
             shared: Arc::new(Shared {
                 server_url: config.server_url.clone(),
+                sign_in: SignIn::open(config, &noise_key)?,
                 noise_key,
                 registry,
                 seeds,
@@ -242,6 +246,9 @@ impl Service {
             .at("/", to!(pages::root))
             .at("/join", to!(pages::join))
             .below("/register/", to!(pages::register))
+            .below("/oidc/start/", to!(oidc::flow::start))
+            .at(oidc::CALLBACK, to!(oidc::flow::callback))
+            .below("/oidc/confirm/", to!(oidc::flow::confirm))
             .below("/get/", to!(crate::download::answer))
     }
 
@@ -251,6 +258,8 @@ impl Service {
     /// # Errors
     /// [`RunError`]: the writer ended by itself; everything has been stopped.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+        let fresh = SignIn::keep_fresh(Arc::clone(&self.shared), self.shared.shutdown.clone());
+        self.shared.tasks.spawn(fresh);
         let ended = tokio::select! {
             () = admin_door::serve(&self.admin, Arc::clone(&self.shared)) => None,
             () = clock::told(&mut shutdown) => None,

@@ -19,6 +19,7 @@
 //! | POST `node/{id}/user` (ours) · `node/{id}/endpoints` (ours) | [`MoveNode`] · [`HideEndpoints`] | `{node}` |
 //! | POST `node/{id}/ping` (ours) | – | [`SignOfLife`] |
 //! | POST `node/{id}/c2n` (ours) | [`AskNode`] | [`NodeSaid`] |
+//! | POST `node/{id}/authorized` (ours) | [`SetAuthorized`] | `{node}` |
 //! | GET `preauthkey` | – | `{preAuthKeys}` |
 //! | POST `preauthkey` | [`CreateKey`] | `{preAuthKey}`: the only answer that has the whole key |
 //! | POST `preauthkey/expire` · DELETE `preauthkey?id=` | [`ExpireKey`] · – | `{}` |
@@ -34,8 +35,8 @@ pub use client::{AdminError, Client};
 pub use shapes::{
     ApproveRoutes, AskNode, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, HideEndpoints,
     KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey,
-    Problem, RegisterMachine, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer, WaitingAnswer,
-    WaitingMachine,
+    Problem, RegisterMachine, SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer,
+    WaitingAnswer, WaitingMachine,
 };
 
 /// Prefix of every path of this contract.

@@ -310,7 +310,11 @@ fn is_private(host: &Host<String>) -> bool {
     }
 }
 
-async fn connect(host: &Host<String>, port: u16, by_tls: Option<&DialOptions>) -> io::Result<Box<dyn Duplex>> {
+pub(crate) async fn connect(
+    host: &Host<String>,
+    port: u16,
+    by_tls: Option<&DialOptions>,
+) -> io::Result<Box<dyn Duplex>> {
     let tcp = connect_tcp(host, port).await?;
     let _ = tcp.set_nodelay(true); // only costs time if refused
     let Some(options) = by_tls else { return Ok(Box::new(tcp)) };

@@ -8,6 +8,7 @@
 //! | [`answer`] | small answers, and request bodies with a cap and a deadline |
 //! | [`http_upgrade`] | connections that become something else, both ends |
 //! | [`noise_stream`], [`control_dial`] | the control channel as a stream, and how a node gets one |
+//! | [`exchange`] | one question to a web service that an operator named |
 //! | [`relay_stream`] | relay connections |
 //! | [`tls`] | certificates and whom to trust |
 //! | [`local_socket`] | Unix sockets and the kernel's word for who calls |
@@ -18,6 +19,7 @@
 pub mod answer;
 pub mod control_dial;
 mod door;
+pub mod exchange;
 pub mod http_upgrade;
 pub mod listener;
 pub mod local_socket;

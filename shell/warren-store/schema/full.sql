@@ -37,7 +37,7 @@ CREATE TABLE nodes (
     expired         INTEGER NOT NULL CHECK (expired IN (0, 1)),
     ephemeral       INTEGER NOT NULL CHECK (ephemeral IN (0, 1)),
     joined_with_key INTEGER, -- NULL: an operator approved it. The key itself may have been deleted since.
-    approved_routes TEXT NOT NULL, hides_endpoints INTEGER NOT NULL DEFAULT 0 CHECK (hides_endpoints IN (0, 1)),
+    approved_routes TEXT NOT NULL, hides_endpoints INTEGER NOT NULL DEFAULT 0 CHECK (hides_endpoints IN (0, 1)), signed_in INTEGER NOT NULL DEFAULT 0 CHECK (signed_in IN (0, 1)), approved INTEGER NOT NULL DEFAULT 1 CHECK (approved IN (0, 1)),
     CHECK ((user_id IS NULL) <> (tags IS NULL))
 ) STRICT;
 
@@ -52,6 +52,14 @@ CREATE TABLE join_keys (
     used          INTEGER NOT NULL CHECK (used IN (0, 1)),
     created       TEXT NOT NULL,
     expiry        TEXT
+, preapproved INTEGER NOT NULL DEFAULT 0 CHECK (preapproved IN (0, 1)), revoked INTEGER NOT NULL DEFAULT 0 CHECK (revoked IN (0, 1))) STRICT;
+
+CREATE TABLE sign_ins (
+    user_id INTEGER PRIMARY KEY REFERENCES users (id),
+    groups  TEXT NOT NULL,
+    refresh BLOB, -- encrypted, the key lies beside the database. NULL: the provider cannot be asked again.
+    checked TEXT NOT NULL,
+    ended   INTEGER NOT NULL CHECK (ended IN (0, 1))
 ) STRICT;
 
 CREATE TABLE policy (

@@ -2,7 +2,7 @@
 
 use sqlx::{Connection as _, Row as _, Sqlite, SqliteConnection, Transaction};
 use warren_control::Batch;
-use warren_control::rows::{AuditLine, NameOrigin, Node, PreAuthKey, Registered, Revision, RowChange, User};
+use warren_control::rows::{AuditLine, NameOrigin, Node, PreAuthKey, Registered, Revision, RowChange, SignIn, User};
 
 use crate::columns::{json, maybe_time, owner, time};
 use crate::{CommitError, Store};
@@ -112,6 +112,8 @@ async fn delete(connection: &mut SqliteConnection, change: &RowChange) -> Result
     let (sql, id) = match change {
         RowChange::PutUser(user) => ("DELETE FROM users WHERE id = ?", user.id.0),
         RowChange::DeleteUser(id) => ("DELETE FROM users WHERE id = ?", id.0),
+        RowChange::PutSignIn(sign_in) => ("DELETE FROM sign_ins WHERE user_id = ?", sign_in.user.0),
+        RowChange::DeleteSignIn(id) => ("DELETE FROM sign_ins WHERE user_id = ?", id.0),
         RowChange::PutNode(node) => ("DELETE FROM nodes WHERE id = ?", node.id.0),
         RowChange::DeleteNode(id) => {
             sqlx::query("DELETE FROM soft WHERE node_id = ?").bind(id.0).execute(&mut *connection).await?;
@@ -129,6 +131,7 @@ async fn delete(connection: &mut SqliteConnection, change: &RowChange) -> Result
 async fn insert(connection: &mut SqliteConnection, change: &RowChange) -> Result<(), sqlx::Error> {
     match change {
         RowChange::PutUser(user) => insert_user(connection, user).await,
+        RowChange::PutSignIn(sign_in) => insert_sign_in(connection, sign_in).await,
         RowChange::PutNode(node) => insert_node(connection, node).await,
         RowChange::PutKey(key) => insert_key(connection, key).await,
         RowChange::PutPolicy(policy) => {
@@ -148,7 +151,9 @@ async fn insert(connection: &mut SqliteConnection, change: &RowChange) -> Result
                 .await?;
             Ok(())
         }
-        RowChange::DeleteUser(_) | RowChange::DeleteNode(_) | RowChange::DeleteKey(_) => Ok(()),
+        RowChange::DeleteUser(_) | RowChange::DeleteSignIn(_) | RowChange::DeleteNode(_) | RowChange::DeleteKey(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -169,16 +174,29 @@ async fn insert_user(connection: &mut SqliteConnection, user: &User) -> Result<(
     Ok(())
 }
 
+async fn insert_sign_in(connection: &mut SqliteConnection, sign_in: &SignIn) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO sign_ins (user_id, groups, refresh, checked, ended) VALUES (?, ?, ?, ?, ?)")
+        .bind(sign_in.user.0)
+        .bind(json(&sign_in.groups)?)
+        .bind(sign_in.refresh.as_ref().map(|sealed| &sealed.0[..]))
+        .bind(time(sign_in.checked))
+        .bind(sign_in.ended)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(), sqlx::Error> {
     let (user, tags) = owner(&node.owner)?;
     let joined_with = match node.registered {
         Registered::Key(key) => Some(key.0),
-        Registered::Approved => None,
+        Registered::Approved | Registered::SignIn => None,
     };
     let sql =
         "INSERT INTO nodes (id, machine_key, node_key, user_id, tags, name, name_chosen, hostname, v4, v6, created,
-                                  expiry, expired, ephemeral, joined_with_key, approved_routes, hides_endpoints)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                                  expiry, expired, ephemeral, joined_with_key, approved_routes, hides_endpoints,
+                                  signed_in, approved)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     sqlx::query(sql)
         .bind(node.id.0)
         .bind(node.machine_key.to_string())
@@ -197,6 +215,8 @@ async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(
         .bind(joined_with)
         .bind(json(&node.approved_routes)?)
         .bind(node.hides_endpoints)
+        .bind(node.registered == Registered::SignIn)
+        .bind(node.approved)
         .execute(connection)
         .await?;
     Ok(())
@@ -204,8 +224,9 @@ async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(
 
 async fn insert_key(connection: &mut SqliteConnection, key: &PreAuthKey) -> Result<(), sqlx::Error> {
     let sql =
-        "INSERT INTO join_keys (id, prefix, secret_sha256, user_id, tags, reusable, ephemeral, used, created, expiry)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        "INSERT INTO join_keys (id, prefix, secret_sha256, user_id, tags, reusable, ephemeral, used, created, expiry,
+                                preapproved, revoked)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     sqlx::query(sql)
         .bind(key.id.0)
         .bind(&key.prefix)
@@ -217,6 +238,8 @@ async fn insert_key(connection: &mut SqliteConnection, key: &PreAuthKey) -> Resu
         .bind(key.used)
         .bind(time(key.created))
         .bind(maybe_time(key.expiry))
+        .bind(key.preapproved)
+        .bind(key.revoked)
         .execute(connection)
         .await?;
     Ok(())

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _};
 use warren_control::Rows;
-use warren_control::rows::{KeyId, NameOrigin, Node, PolicyRow, PreAuthKey, Registered, Revision, ServerFacts, User};
+use warren_control::rows::{
+    KeyId, NameOrigin, Node, PolicyRow, PreAuthKey, Registered, Revision, Sealed, ServerFacts, SignIn, User,
+};
 use warren_wire::{NodeId, StableId, UserId};
 
 use crate::columns::{Reader, read_owner};
@@ -47,6 +49,7 @@ impl Store {
         };
         let revision = Revision(server.plain::<i64>("revision")? as u64);
         let users = sqlx::query("SELECT * FROM users ORDER BY id").fetch_all(&mut *connection).await?;
+        let sign_ins = sqlx::query("SELECT * FROM sign_ins ORDER BY user_id").fetch_all(&mut *connection).await?;
         let nodes = sqlx::query("SELECT * FROM nodes ORDER BY id").fetch_all(&mut *connection).await?;
         let keys = sqlx::query("SELECT * FROM join_keys ORDER BY id").fetch_all(&mut *connection).await?;
         let policy = sqlx::query("SELECT * FROM policy").fetch_optional(&mut *connection).await?;
@@ -55,6 +58,7 @@ impl Store {
         Ok(Rows {
             revision,
             users: users.iter().map(user).collect::<Result<_, _>>()?,
+            sign_ins: sign_ins.iter().map(sign_in).collect::<Result<_, _>>()?,
             nodes: nodes.iter().map(node).collect::<Result<_, _>>()?,
             keys: keys.iter().map(key).collect::<Result<_, _>>()?,
             policy: policy.as_ref().map(policy_row).transpose()?,
@@ -111,10 +115,26 @@ fn user(row: &SqliteRow) -> Result<Arc<User>, LoadError> {
     }))
 }
 
+fn sign_in(row: &SqliteRow) -> Result<Arc<SignIn>, LoadError> {
+    let row = Reader::new(row, "sign_ins", "user_id")?;
+    Ok(Arc::new(SignIn {
+        user: UserId(row.id),
+        groups: row.json("groups")?,
+        refresh: row.plain::<Option<Vec<u8>>>("refresh")?.map(Sealed),
+        checked: row.time("checked")?,
+        ended: row.plain("ended")?,
+    }))
+}
+
 fn node(row: &SqliteRow) -> Result<Arc<Node>, LoadError> {
     let row = Reader::new(row, "nodes", "id")?;
     let name_origin = if row.plain("name_chosen")? { NameOrigin::Chosen } else { NameOrigin::Hostname };
-    let joined_with: Option<i64> = row.plain("joined_with_key")?;
+    let registered = match (row.plain("joined_with_key")?, row.plain("signed_in")?) {
+        (Some(key), false) => Registered::Key(KeyId(key)),
+        (None, true) => Registered::SignIn,
+        (None, false) => Registered::Approved,
+        (Some(_), true) => return Err(row.bad("signed_in")),
+    };
     Ok(Arc::new(Node {
         id: NodeId(row.id),
         stable_id: StableId(row.id.to_string()),
@@ -130,7 +150,8 @@ fn node(row: &SqliteRow) -> Result<Arc<Node>, LoadError> {
         expiry: row.maybe_time("expiry")?,
         expired: row.plain("expired")?,
         ephemeral: row.plain("ephemeral")?,
-        registered: joined_with.map_or(Registered::Approved, |key| Registered::Key(KeyId(key))),
+        registered,
+        approved: row.plain("approved")?,
         approved_routes: row.json("approved_routes")?,
         hides_endpoints: row.plain("hides_endpoints")?,
     }))
@@ -147,7 +168,9 @@ fn key(row: &SqliteRow) -> Result<Arc<PreAuthKey>, LoadError> {
         tags: row.json("tags")?,
         reusable: row.plain("reusable")?,
         ephemeral: row.plain("ephemeral")?,
+        preapproved: row.plain("preapproved")?,
         used: row.plain("used")?,
+        revoked: row.plain("revoked")?,
         created: row.time("created")?,
         expiry: row.maybe_time("expiry")?,
     }))

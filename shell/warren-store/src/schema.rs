@@ -10,7 +10,7 @@ pub(crate) struct Migration {
 }
 
 /// All steps in order; the first makes schema 1.
-pub(crate) const MIGRATIONS: [Migration; 2] = [
+pub(crate) const MIGRATIONS: [Migration; 3] = [
     Migration {
         up: include_str!("../schema/0001_registry.up.sql"),
         down: include_str!("../schema/0001_registry.down.sql"),
@@ -18,6 +18,10 @@ pub(crate) const MIGRATIONS: [Migration; 2] = [
     Migration {
         up: include_str!("../schema/0002_hidden_endpoints.up.sql"),
         down: include_str!("../schema/0002_hidden_endpoints.down.sql"),
+    },
+    Migration {
+        up: include_str!("../schema/0003_enrolment.up.sql"),
+        down: include_str!("../schema/0003_enrolment.down.sql"),
     },
 ];
 

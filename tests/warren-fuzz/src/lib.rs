@@ -11,6 +11,7 @@
 //! | [`relays`] | a relay or its client; anybody on UDP (STUN) |
 //! | [`tunnels`] | anybody on UDP (disco, WireGuard) |
 //! | [`packets`] | a peer, inside the tunnel; the kernel's bursts |
+//! | [`sign_in`] | an identity provider, or whoever answers in its place |
 //! | [`texts`] | an operator's policy; keys, prefixes and names in any message |
 //!
 //! [`mutation`] is the little fuzzer of the ordinary tests; `fuzz/` holds entry points for the real one.
@@ -21,6 +22,7 @@ pub mod mutation;
 pub mod packets;
 pub mod relays;
 pub mod seeds;
+pub mod sign_in;
 pub mod texts;
 pub mod tunnels;
 
@@ -59,6 +61,10 @@ pub const TARGETS: &[Target] = &[
     ("virtio-join", packets::virtio_join),
     ("filtered-packet", packets::filtered_packet),
     ("tsmp", packets::tsmp),
+    ("oidc-discovery", sign_in::discovery),
+    ("oidc-keys", sign_in::keys),
+    ("oidc-tokens", sign_in::tokens),
+    ("oidc-claims", sign_in::claims),
     ("policy", texts::policy),
     ("filter-rules", texts::filter_rules),
     ("prefixes", texts::prefixes),

@@ -214,7 +214,14 @@ impl ControlHost {
     /// A key that lets one machine of this user in.
     pub fn one_off_key(&mut self, world: &mut World, user: usize) -> String {
         let user = self.users.get(user).copied();
-        let what = What::CreateKey { user, tags: BTreeSet::new(), reusable: false, ephemeral: false, expiry: None };
+        let what = What::CreateKey {
+            user,
+            tags: BTreeSet::new(),
+            reusable: false,
+            ephemeral: false,
+            preapproved: false,
+            expiry: None,
+        };
         match self.operate(world, what) {
             Answer::Key { secret: Some(secret), .. } => secret.reveal().to_owned(),
             other => panic!("no key but {other:?}"),

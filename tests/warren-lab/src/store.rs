@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use warren_control::Batch;
-use warren_control::rows::{KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, SoftRow, User};
+use warren_control::rows::{
+    KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, SignIn, SoftRow, User,
+};
 use warren_wire::{NodeId, UserId};
 
 #[derive(Debug, Default)]
 pub struct Store {
     users: BTreeMap<UserId, Arc<User>>,
+    sign_ins: BTreeMap<UserId, Arc<SignIn>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     keys: BTreeMap<KeyId, Arc<PreAuthKey>>,
     policy: Option<Arc<PolicyRow>>,
@@ -25,6 +28,8 @@ impl Store {
             match change {
                 RowChange::PutUser(user) => drop(self.users.insert(user.id, user)),
                 RowChange::DeleteUser(id) => drop(self.users.remove(&id)),
+                RowChange::PutSignIn(row) => drop(self.sign_ins.insert(row.user, row)),
+                RowChange::DeleteSignIn(id) => drop(self.sign_ins.remove(&id)),
                 RowChange::PutNode(node) => drop(self.nodes.insert(node.id, node)),
                 RowChange::DeleteNode(id) => {
                     self.nodes.remove(&id);
@@ -50,6 +55,7 @@ impl Store {
         Rows {
             revision: self.revision,
             users: self.users.values().cloned().collect(),
+            sign_ins: self.sign_ins.values().cloned().collect(),
             nodes: self.nodes.values().cloned().collect(),
             keys: self.keys.values().cloned().collect(),
             policy: self.policy.clone(),

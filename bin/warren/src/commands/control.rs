@@ -82,7 +82,6 @@ pub enum Nodes {
         output: Output,
     },
     /// Let in a device that waits at a login page
-    #[command(visible_alias = "approve")]
     Register {
         /// Whose it is
         #[arg(short = 'u', long)]
@@ -90,6 +89,27 @@ pub enum Nodes {
         /// From the page that the device was sent to
         #[arg(long = "auth-id", alias = "key")]
         auth_id: String,
+    },
+    /// Let in a device that waits: at a login page, or for an operator where the server asks for one
+    Approve {
+        /// Its id or link from the login page; or the name or number of a device in the list
+        #[arg(required_unless_present = "auth_id")]
+        what: Option<String>,
+        /// Whose it is; needed for one from a login page if there are several people
+        #[arg(short = 'u', long)]
+        user: Option<String>,
+        /// The same as naming the id
+        #[arg(long = "auth-id", alias = "key", conflicts_with = "what")]
+        auth_id: Option<String>,
+    },
+    /// Turn a waiting device away, or keep a device of the list out of the network
+    Reject {
+        /// Its id or link from the login page; or the name or number of a device in the list
+        #[arg(required_unless_present = "auth_id")]
+        what: Option<String>,
+        /// The same as naming the id
+        #[arg(long = "auth-id", alias = "key", conflicts_with = "what")]
+        auth_id: Option<String>,
     },
     /// End a device's key, now or at a time
     #[command(visible_alias = "logout")]
@@ -157,6 +177,9 @@ pub enum Keys {
         /// Devices go when they have been away for a while
         #[arg(long)]
         ephemeral: bool,
+        /// Its devices need no approval, where the server asks for one
+        #[arg(long)]
+        pre_approved: bool,
         /// How long it lets devices in
         #[arg(short = 'e', long, default_value = KEY_LIFETIME, value_parser = words::parse_duration)]
         expiration: Duration,
@@ -204,6 +227,11 @@ pub enum Auth {
     Register {
         #[arg(short = 'u', long)]
         user: String,
+        #[arg(long)]
+        auth_id: String,
+    },
+    /// Let one in where it is clear whose it is
+    Approve {
         #[arg(long)]
         auth_id: String,
     },
@@ -294,10 +322,11 @@ async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
                     node.ip_addresses.join(", "),
                     date(node.last_seen),
                     if node.expired { "expired".into() } else { date(node.expiry) },
-                    match (node.doubled, node.online) {
-                        (true, _) => "TWICE: two machines have its keys".into(),
-                        (false, true) => "online".into(),
-                        (false, false) => "offline".into(),
+                    match (node.authorized, node.doubled, node.online) {
+                        (false, _, _) => "waits for approval".into(),
+                        (true, true, _) => "TWICE: two machines have its keys".into(),
+                        (true, false, true) => "online".into(),
+                        (true, false, false) => "offline".into(),
                     },
                 ]
             });
@@ -307,6 +336,26 @@ async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
             let node = client.register(user, auth_id).await?;
             println!("{} has joined as {}.", node.given_name, node.ip_addresses.join(", "));
         }
+        Nodes::Approve { what, user, auth_id } => match (waiting_id(what, auth_id), user) {
+            (Some(id), Some(user)) => {
+                let node = client.register(user, id).await?;
+                println!("{} has joined as {}.", node.given_name, node.ip_addresses.join(", "));
+            }
+            (Some(id), None) => client.approve(id).await?,
+            (None, _) => {
+                let id = find(client, what.as_deref().unwrap_or_default()).await?.id;
+                let node = client.set_authorized(&id, true).await?;
+                println!("{} is in the network as {}.", node.given_name, node.ip_addresses.join(", "));
+            }
+        },
+        Nodes::Reject { what, auth_id } => match waiting_id(what, auth_id) {
+            Some(id) => client.reject(id).await?,
+            None => {
+                let id = find(client, what.as_deref().unwrap_or_default()).await?.id;
+                let node = client.set_authorized(&id, false).await?;
+                println!("{} is kept out of the network.", node.given_name);
+            }
+        },
         Nodes::Expire { node, after, never } => {
             let expiry = after.map(|after| now().saturating_add(after));
             let id = find(client, node).await?.id;
@@ -382,7 +431,7 @@ fn printable(text: &str) -> String {
 
 async fn keys(client: &Client, command: &Keys) -> Result<()> {
     match command {
-        Keys::Create { user, reusable, ephemeral, expiration, tags, output } => {
+        Keys::Create { user, reusable, ephemeral, pre_approved, expiration, tags, output } => {
             if user.is_empty() && tags.is_empty() {
                 bail!("whose devices will it let in? Name --user, or --tags for devices that belong to nobody");
             }
@@ -390,6 +439,7 @@ async fn keys(client: &Client, command: &Keys) -> Result<()> {
                 user: user.clone(),
                 reusable: *reusable,
                 ephemeral: *ephemeral,
+                pre_approved: *pre_approved,
                 expiration: Some(now().saturating_add(*expiration)),
                 acl_tags: list(tags),
             };
@@ -463,9 +513,16 @@ async fn auth(client: &Client, command: &Auth) -> Result<()> {
             let node = client.register(user, auth_id).await?;
             println!("{} has joined as {}.", node.given_name, node.ip_addresses.join(", "));
         }
+        Auth::Approve { auth_id } => client.approve(auth_id).await?,
         Auth::Reject { auth_id } => client.reject(auth_id).await?,
     }
     Ok(())
+}
+
+/// What names a device at a login page: its id or link. Names of devices have neither a slash nor that beginning.
+fn waiting_id<'a>(what: &'a Option<String>, auth_id: &'a Option<String>) -> Option<&'a str> {
+    let named = what.as_deref().filter(|what| what.starts_with("wkey-req-") || what.contains("/register/"));
+    auth_id.as_deref().or(named)
 }
 
 /// The device that a person means by an id or a name.

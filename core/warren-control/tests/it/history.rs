@@ -82,7 +82,7 @@ proptest! {
                     Plan::What(what) => commands.push(what),
                     Plan::Key { user, tagged, reusable, ephemeral } => {
                         let tags = if tagged { tag_set(&["tag:k"]) } else { BTreeSet::new() };
-                        let what = What::CreateKey { user: Some(user), tags, reusable, ephemeral, expiry: None };
+                        let what = What::CreateKey { user: Some(user), tags, reusable, ephemeral, preapproved: false, expiry: None };
                         if let Ok(warren_control::Answer::Key { secret: Some(secret), .. }) = world.ask(what) {
                             keys.push(secret.reveal().to_owned());
                         }

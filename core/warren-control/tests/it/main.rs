@@ -1,6 +1,7 @@
 //! The control server as a whole value: batches, restarts, sessions, and laws over random histories.
 
 mod history;
+mod people;
 mod registering;
 mod routes;
 mod sessions;

@@ -338,7 +338,14 @@ fn operators_are_refused_what_cannot_be() {
         (What::SetTags { node, tags: tag_set(&["web"]) }, "\"web\" is not a tag: write tag: and a name"),
         (What::RemoveAway { node }, "node 1 is not an ephemeral node that is away"),
         (
-            What::CreateKey { user: None, tags: tag_set(&[]), reusable: false, ephemeral: false, expiry: None },
+            What::CreateKey {
+                user: None,
+                tags: tag_set(&[]),
+                reusable: false,
+                ephemeral: false,
+                preapproved: false,
+                expiry: None,
+            },
             "a join key needs a user or tags",
         ),
     ] {

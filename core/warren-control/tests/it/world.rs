@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use warren_control::register::RegisterAnswer;
-use warren_control::rows::{KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, User};
+use warren_control::rows::{KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, SignIn, User};
 use warren_control::{Actor, Answer, Batch, ChannelId, Command, Control, Refusal, Settings, Snapshot, Staged, What};
 use warren_crypto::{MachinePublic, MachineSecret, NodePublic, NodeSecret, Random, UnixTime};
 use warren_wire::{AuthKey, CapabilityVersion, Hostinfo, NodeId, RegisterAuth, RegisterRequest, UserId};
@@ -14,6 +14,7 @@ use warren_wire::{AuthKey, CapabilityVersion, Hostinfo, NodeId, RegisterAuth, Re
 #[derive(Debug, Default)]
 pub struct Tables {
     users: BTreeMap<UserId, Arc<User>>,
+    sign_ins: BTreeMap<UserId, Arc<SignIn>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     keys: BTreeMap<KeyId, Arc<PreAuthKey>>,
     policy: Option<Arc<PolicyRow>>,
@@ -28,6 +29,8 @@ impl Tables {
             match change {
                 RowChange::PutUser(user) => drop(self.users.insert(user.id, user)),
                 RowChange::DeleteUser(id) => drop(self.users.remove(&id)),
+                RowChange::PutSignIn(row) => drop(self.sign_ins.insert(row.user, row)),
+                RowChange::DeleteSignIn(id) => drop(self.sign_ins.remove(&id)),
                 RowChange::PutNode(node) => drop(self.nodes.insert(node.id, node)),
                 RowChange::DeleteNode(id) => drop(self.nodes.remove(&id)),
                 RowChange::PutKey(key) => drop(self.keys.insert(key.id, key)),
@@ -42,6 +45,7 @@ impl Tables {
         Rows {
             revision: self.revision,
             users: self.users.values().cloned().collect(),
+            sign_ins: self.sign_ins.values().cloned().collect(),
             nodes: self.nodes.values().cloned().collect(),
             keys: self.keys.values().cloned().collect(),
             policy: self.policy.clone(),
@@ -138,6 +142,7 @@ impl World {
             tags: tag_set(tags),
             reusable: kind.reusable,
             ephemeral: kind.ephemeral,
+            preapproved: kind.preapproved,
             expiry: kind.expiry,
         };
         match self.ask(what) {
@@ -169,12 +174,13 @@ pub const CHANNEL: ChannelId = ChannelId(1);
 pub struct KeyKind {
     pub reusable: bool,
     pub ephemeral: bool,
+    pub preapproved: bool,
     pub expiry: Option<UnixTime>,
 }
 
-pub const ONE_OFF: KeyKind = KeyKind { reusable: false, ephemeral: false, expiry: None };
-pub const REUSABLE: KeyKind = KeyKind { reusable: true, ephemeral: false, expiry: None };
-pub const EPHEMERAL: KeyKind = KeyKind { reusable: true, ephemeral: true, expiry: None };
+pub const ONE_OFF: KeyKind = KeyKind { reusable: false, ephemeral: false, preapproved: false, expiry: None };
+pub const REUSABLE: KeyKind = KeyKind { reusable: true, ephemeral: false, preapproved: false, expiry: None };
+pub const EPHEMERAL: KeyKind = KeyKind { reusable: true, ephemeral: true, preapproved: false, expiry: None };
 
 pub fn tag_set(tags: &[&str]) -> BTreeSet<String> {
     tags.iter().map(|tag| (*tag).to_owned()).collect()

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use warren_oidc::Secret;
 
 use super::ConfigError;
 
@@ -62,10 +63,38 @@ settings! {
     ha_probe_interval: String, Text;
     /// How long they have to answer, `5s`.
     ha_probe_timeout: String, Text;
+    /// A new node is kept out until an operator approves it, unless its join key was made to spare that.
+    device_approval: bool, Switch;
     /// Nodes are not told each other's underlay addresses.
     hide_endpoints: bool, Switch;
     /// A policy file that is in force instead of the one in the database.
     policy_file: PathBuf, Text;
+    /// Identity provider at which people sign in, to the letter as it calls itself.
+    oidc_issuer: String, Text;
+    /// This server's name there.
+    oidc_client_id: String, Text;
+    /// What proves it; better in a file.
+    oidc_client_secret: Secret, Text;
+    /// A file with nothing but that.
+    oidc_client_secret_file: PathBuf, Text;
+    /// What is asked for: `openid`, `profile`, `email`.
+    oidc_scopes: Vec<String>, List;
+    /// Added to the address where people sign in, each `name=value`.
+    oidc_extra_params: Vec<String>, List;
+    /// Domains of e-mail addresses that may join; none is all.
+    oidc_allowed_domains: Vec<String>, List;
+    /// E-mail addresses that may join; none is all.
+    oidc_allowed_users: Vec<String>, List;
+    /// Groups of the provider that may join; none is all.
+    oidc_allowed_groups: Vec<String>, List;
+    /// Only addresses that the provider has verified count.
+    oidc_email_verified_required: bool, Switch;
+    /// Which claim has the groups, `groups`.
+    oidc_groups_claim: String, Text;
+    /// A node must log in anew when the ID token of its sign-in ends.
+    oidc_use_expiry_from_token: bool, Switch;
+    /// How often the provider is asked again about everybody, `1h`; `0` is never.
+    oidc_refresh: String, Text;
     /// PEM, leaf first.
     tls_certificate: PathBuf, Text;
     /// PEM.

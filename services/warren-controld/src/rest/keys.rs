@@ -15,13 +15,13 @@ pub(super) fn list(asked: &Asked) -> Result<Response<Body>, RestError> {
 }
 
 pub(super) async fn create(asked: &Asked) -> Result<Response<Body>, RestError> {
-    let CreateKey { user, reusable, ephemeral, expiration, acl_tags } = asked.json()?;
+    let CreateKey { user, reusable, ephemeral, pre_approved, expiration, acl_tags } = asked.json()?;
     let user = match user.as_str() {
         "" | "0" => None,
         user => Some(user_id(&asked.snapshot(), user)?),
     };
     let tags = acl_tags.into_iter().collect();
-    let what = What::CreateKey { user, tags, reusable, ephemeral, expiry: expiration };
+    let what = What::CreateKey { user, tags, reusable, ephemeral, preapproved: pre_approved, expiry: expiration };
     match asked.command(what).await? {
         Answer::Key { key, secret: Some(secret) } => {
             let mut shown = shapes::key(&key, &asked.snapshot());

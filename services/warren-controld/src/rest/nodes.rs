@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use http::Response;
-use warren_api::admin::{ApproveRoutes, ExpireNode, HideEndpoints, MoveNode, NodeAnswer, NodesAnswer, SetTags};
+use warren_api::admin::{
+    ApproveRoutes, ExpireNode, HideEndpoints, MoveNode, NodeAnswer, NodesAnswer, SetAuthorized, SetTags,
+};
 use warren_control::{Answer, Refusal, What};
 use warren_crypto::UnixTime;
 use warren_io::answer::{self, Body};
@@ -54,6 +56,11 @@ pub(super) async fn expire(asked: &Asked, id: &str) -> Result<Response<Body>, Re
 
 pub(super) async fn rename(asked: &Asked, id: &str, name: &str) -> Result<Response<Body>, RestError> {
     done(asked, What::RenameNode { node: node_id(id)?, name: name.to_owned() }).await
+}
+
+pub(super) async fn authorize(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {
+    let SetAuthorized { authorized } = asked.json()?;
+    done(asked, What::ApproveNode { node: node_id(id)?, approved: authorized }).await
 }
 
 pub(super) async fn tag(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {

@@ -13,8 +13,8 @@ pub(super) fn user(user: &User) -> admin::User {
         created_at: Some(user.created),
         display_name: user.display_name.clone(),
         email: user.email.clone(),
-        provider_id: if is_local { String::new() } else { user.subject.clone() },
-        provider: user.issuer.clone(),
+        provider_id: if is_local { String::new() } else { format!("{}/{}", user.issuer, user.subject) },
+        provider: if is_local { String::new() } else { "oidc".to_owned() },
         profile_pic_url: user.picture_url.clone(),
     }
 }
@@ -33,7 +33,7 @@ pub(super) fn node(node: &Node, snapshot: &Snapshot) -> admin::Node {
     };
     let join_key = match node.registered {
         Registered::Key(id) => registry.key(id),
-        Registered::Approved => None,
+        Registered::Approved | Registered::SignIn => None,
     };
     admin::Node {
         id: node.id.to_string(),
@@ -50,6 +50,7 @@ pub(super) fn node(node: &Node, snapshot: &Snapshot) -> admin::Node {
         register_method: match node.registered {
             Registered::Key(_) => "REGISTER_METHOD_AUTH_KEY",
             Registered::Approved => "REGISTER_METHOD_CLI",
+            Registered::SignIn => "REGISTER_METHOD_OIDC",
         }
         .to_owned(),
         given_name: node.name.clone(),
@@ -67,6 +68,7 @@ pub(super) fn node(node: &Node, snapshot: &Snapshot) -> admin::Node {
         ephemeral: node.ephemeral,
         hides_endpoints: node.hides_endpoints,
         doubled: present.is_some_and(|present| present.doubled),
+        authorized: node.approved,
     }
 }
 
@@ -78,6 +80,7 @@ pub(super) fn key(key: &PreAuthKey, snapshot: &Snapshot) -> admin::PreAuthKey {
         key: format!("wkey-auth-{}-***", key.prefix),
         reusable: key.reusable,
         ephemeral: key.ephemeral,
+        pre_approved: key.preapproved,
         used: key.used,
         expiration: key.expiry,
         created_at: Some(key.created),

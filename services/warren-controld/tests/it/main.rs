@@ -1,10 +1,14 @@
 //! The control server on loopback, met by a client of our own: real port, real Noise, real database.
 
 mod asking;
+mod browser;
 mod claims;
 mod client;
 mod doors;
 mod joining;
+mod log;
 mod maps;
+mod provider;
 mod restart;
+mod signing_in;
 mod world;

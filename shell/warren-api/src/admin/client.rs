@@ -15,8 +15,8 @@ use warren_crypto::UnixTime;
 use super::shapes::{
     ApproveRoutes, AskNode, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, HideEndpoints,
     KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey,
-    Problem, RegisterMachine, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer, WaitingAnswer,
-    WaitingMachine,
+    Problem, RegisterMachine, SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer,
+    WaitingAnswer, WaitingMachine,
 };
 use super::{BASE_PATH, HOST};
 
@@ -186,6 +186,12 @@ impl Client {
     pub async fn approve_routes(&self, id: &str, routes: &[String]) -> Result<Node, AdminError> {
         let wish = ApproveRoutes { routes: routes.to_vec() };
         Ok(self.post::<NodeAnswer>(&format!("node/{}/approve_routes", encode(id)), &wish).await?.node)
+    }
+
+    /// Lets a node into the network, or keeps it out.
+    pub async fn set_authorized(&self, id: &str, authorized: bool) -> Result<Node, AdminError> {
+        let wish = SetAuthorized { authorized };
+        Ok(self.post::<NodeAnswer>(&format!("node/{}/authorized", encode(id)), &wish).await?.node)
     }
 
     /// All join keys, secrets left out.

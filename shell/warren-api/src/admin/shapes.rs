@@ -81,6 +81,8 @@ pub struct Node {
     pub hides_endpoints: bool,
     /// Ours: whether two machines use its keys at once.
     pub doubled: bool,
+    /// Ours: whether it has been let into the network; false while it waits for an operator.
+    pub authorized: bool,
 }
 
 /// A key that lets machines join.
@@ -97,6 +99,8 @@ pub struct PreAuthKey {
     pub reusable: bool,
     /// Nodes go when they have been away for a while.
     pub ephemeral: bool,
+    /// Ours: nodes need no approval where the server asks for one.
+    pub pre_approved: bool,
     /// At least one machine has joined with it.
     pub used: bool,
     /// `None` is never.
@@ -181,6 +185,8 @@ pub struct CreateKey {
     pub reusable: bool,
     /// Nodes go when they have been away for a while.
     pub ephemeral: bool,
+    /// Ours: nodes need no approval where the server asks for one.
+    pub pre_approved: bool,
     /// `None` is never.
     pub expiration: Option<UnixTime>,
     /// Tags of the nodes.
@@ -282,6 +288,13 @@ pub struct RegisterMachine {
     pub user: String,
     /// From the page that the machine was sent to.
     pub auth_id: String,
+}
+
+/// Lets a node into the network, or keeps it out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAuthorized {
+    /// In, or out.
+    pub authorized: bool,
 }
 
 /// Speaks of a waiting machine.

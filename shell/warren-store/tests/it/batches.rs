@@ -71,6 +71,7 @@ pub fn key(user: i64, tags: &[&str], reusable: bool) -> What {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         reusable,
         ephemeral: false,
+        preapproved: false,
         expiry: None,
     }
 }

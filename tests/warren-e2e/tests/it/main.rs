@@ -9,3 +9,4 @@ mod official;
 mod paths;
 mod policy;
 mod quickstart;
+mod signing_in;

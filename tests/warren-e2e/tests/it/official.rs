@@ -370,6 +370,7 @@ impl Network {
             tags: Default::default(),
             reusable: true,
             ephemeral: false,
+            preapproved: false,
             expiry: None,
         };
         match self.command(key).await {

@@ -4,6 +4,7 @@
 
 mod channels;
 mod datagrams;
+mod sign_in;
 mod texts;
 
 /// One file of a corpus.
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Seed> {
     let mut into = Seeds(Vec::new());
     channels::add(&mut into);
     datagrams::add(&mut into);
+    sign_in::add(&mut into);
     texts::add(&mut into);
     into.0
 }

@@ -1,0 +1,307 @@
+//! People by what an identity provider says about them, and nodes that wait for an operator.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use warren_control::register::RegisterAnswer;
+use warren_control::rows::{Node, Owner, Registered, Sealed};
+use warren_control::{Answer, AuthId, Person, Refusal, Settings, Verdict, What};
+use warren_wire::UserId;
+
+use crate::world::*;
+
+const ISSUER: &str = "https://id.example";
+
+fn person(subject: &str, email: &str) -> Person {
+    Person { issuer: ISSUER.into(), subject: subject.into(), email: email.into(), ..Person::default() }
+}
+
+fn visit(world: &mut World, machine: u8, node_key: u8) -> AuthId {
+    match world.ask(register(machine, node_key, None, |_| {})) {
+        Ok(Answer::Register(RegisterAnswer::Visit(id))) => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn enrol_as(world: &mut World, machine: u8, node_key: u8, person: Person) -> Result<Arc<Node>, Refusal> {
+    let id = visit(world, machine, node_key);
+    let refresh = Some(Sealed(vec![machine; 4]));
+    match world.ask(What::Enrol { id, person: Box::new(person), refresh, until: None })? {
+        Answer::Node(node) => Ok(node),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn enrol(world: &mut World, machine: u8, node_key: u8, person: Person) -> Arc<Node> {
+    enrol_as(world, machine, node_key, person).expect("enrolled")
+}
+
+fn refresh(world: &mut World, user: UserId, person: Person) -> Result<Answer, Refusal> {
+    world.ask(What::RefreshPerson { user, person: Box::new(person), refresh: None })
+}
+
+fn owner(node: &Node) -> UserId {
+    node.owner.user().expect("a person's")
+}
+
+fn name(world: &World, user: UserId) -> String {
+    world.control.registry().user(user).expect("there").name.clone()
+}
+
+fn register_says(world: &mut World, machine: u8, node_key: u8, key: Option<&str>) -> String {
+    match world.ask(register(machine, node_key, key, |_| {})) {
+        Ok(Answer::Register(RegisterAnswer::Authorized { node, .. })) if node.approved => "in".to_owned(),
+        Ok(Answer::Register(RegisterAnswer::Authorized { .. })) => "waits".to_owned(),
+        Ok(Answer::Register(RegisterAnswer::KeyExpired { .. })) => "log in again".to_owned(),
+        Ok(other) => format!("{other:?}"),
+        Err(refusal) => refusal.to_string(),
+    }
+}
+
+#[test]
+fn whoever_signs_in_owns_the_machine_and_comes_back_as_the_same_person() {
+    let mut world = World::new();
+    let node = enrol(&mut world, 1, 11, person("42", "Ann@Example.net"));
+    assert_eq!((node.registered, node.approved), (Registered::SignIn, true));
+    assert_eq!(name(&world, owner(&node)), "ann@example.net");
+    assert_eq!(register_says(&mut world, 1, 11, None), "in");
+    world.restart();
+    let second = enrol(&mut world, 2, 21, person("42", "ann@example.net"));
+    assert_eq!(owner(&second), owner(&node));
+    assert_eq!(world.control.registry().users().count(), 1);
+}
+
+#[test]
+fn a_link_serves_once_and_says_what_became_of_it() {
+    let mut world = World::new();
+    let id = visit(&mut world, 1, 11);
+    let enrol = |refresh| What::Enrol { id, person: Box::new(person("42", "")), refresh, until: None };
+    let Ok(Answer::Node(node)) = world.ask(enrol(None)) else { panic!("refused") };
+    assert!(matches!(world.ask(enrol(None)), Err(Refusal::NotFound { kind: "registration", .. })));
+    let verdict = world.control.waiting(id, world.wall).and_then(|waiting| waiting.verdict);
+    assert_eq!(verdict, Some(Verdict::Approved(node.id)));
+    world.pass(Duration::from_secs(15 * 60));
+    assert!(world.control.waiting(id, world.wall).is_none());
+}
+
+#[test]
+fn another_subject_never_becomes_somebody_who_is_here() {
+    let mut world = World::new();
+    let ann = owner(&enrol(&mut world, 1, 11, person("42", "ann@example.net")));
+    let refused = enrol_as(&mut world, 2, 21, person("43", "ANN@example.net")).expect_err("ann's address");
+    let text =
+        "ANN@example.net is the address of user ann@example.net here; an operator must rename or delete that one first";
+    assert_eq!(refused.to_string(), text);
+    // The same number at another provider is somebody else.
+    let other = Person { issuer: "https://other.example".into(), ..person("42", "bob@example.net") };
+    assert_ne!(owner(&enrol(&mut world, 3, 31, other)), ann);
+    assert_eq!(world.control.registry().users().count(), 2);
+}
+
+#[test]
+fn names_are_not_taken_over_and_a_login_never_looks_like_an_address() {
+    let mut world = World::new();
+    let local = world.user("root");
+    let login = |subject: &str, login: &str| Person { login: login.into(), ..person(subject, "") };
+    let second = owner(&enrol(&mut world, 1, 11, login("1", "root")));
+    let posed = owner(&enrol(&mut world, 2, 21, login("2", "boss@example.net")));
+    let odd = owner(&enrol(&mut world, 3, 31, login("3", "<b>☠</b>")));
+    let names = [local, second, posed, odd].map(|user| name(&world, user));
+    assert_eq!(names, ["root", "root-1", "boss-example.net", "b----b"]);
+    let nameless = owner(&enrol(&mut world, 4, 41, login("4", "☠")));
+    assert_eq!(name(&world, nameless), format!("person-{}", nameless.0));
+}
+
+#[test]
+fn a_changed_address_stays_with_the_person_and_takes_the_name_along() {
+    let mut world = World::new();
+    let ann = owner(&enrol(&mut world, 1, 11, person("42", "ann@example.net")));
+    refresh(&mut world, ann, person("42", "ann@example.org")).expect("a new address");
+    let user = world.control.registry().user(ann).expect("there").clone();
+    assert_eq!((user.email.as_str(), user.name.as_str()), ("ann@example.org", "ann@example.org"));
+    // So whoever gets the old address gets none of her rights.
+    let new = owner(&enrol(&mut world, 2, 21, person("50", "ann@example.net")));
+    assert_ne!(new, ann);
+    let refused = refresh(&mut world, new, person("50", "ann@example.org")).expect_err("ann's now");
+    assert!(matches!(refused, Refusal::Conflict(_)), "{refused}");
+    // A name that an operator chose stays.
+    world.ask(What::RenameUser { user: ann, name: "ann".into() }).expect("renamed");
+    refresh(&mut world, ann, person("42", "ann@third.example")).expect("again");
+    assert_eq!(name(&world, ann), "ann");
+}
+
+#[test]
+fn a_refresh_speaks_of_nobody_else() {
+    let mut world = World::new();
+    let ann = owner(&enrol(&mut world, 1, 11, person("42", "")));
+    let other_issuer = Person { issuer: "https://other.example".into(), ..person("42", "") };
+    for wrong in [person("43", ""), other_issuer] {
+        assert!(matches!(refresh(&mut world, ann, wrong), Err(Refusal::Conflict(_))));
+    }
+}
+
+#[test]
+fn somebody_who_was_removed_is_logged_out_and_their_keys_let_nobody_in() {
+    let mut world = World::new();
+    let node = enrol(&mut world, 1, 11, person("42", "ann@example.net"));
+    let (ann, bob) = (owner(&node), world.user("bob"));
+    let (anns, bobs) = (world.key(Some(ann), &[], REUSABLE), world.key(Some(bob), &[], REUSABLE));
+    world.join(2, 21, &bobs);
+    world.ask(What::EndSignIn { user: ann, reason: "invalid_grant".into() }).expect("ended");
+    assert!(world.node(node.id).expired);
+    assert_eq!(register_says(&mut world, 1, 11, None), "log in again");
+    assert_eq!(register_says(&mut world, 3, 31, Some(&anns)), "authkey revoked");
+    assert_eq!(register_says(&mut world, 2, 21, None), "in");
+    let sign_in = world.control.registry().sign_in(ann).expect("there").clone();
+    assert!(sign_in.ended && sign_in.refresh.is_none());
+    world.restart();
+    // A refresh that was under way undoes nothing; signing in does.
+    refresh(&mut world, ann, person("42", "ann@example.net")).expect("an answer that came late");
+    assert_eq!(register_says(&mut world, 3, 31, Some(&anns)), "authkey revoked");
+    let back = enrol(&mut world, 1, 12, person("42", "ann@example.net"));
+    assert_eq!((back.id, back.v4, back.expired), (node.id, node.v4, false));
+    assert_eq!(register_says(&mut world, 3, 31, Some(&anns)), "in");
+}
+
+#[test]
+fn people_whom_an_operator_made_have_no_sign_in_to_end() {
+    let mut world = World::new();
+    let bob = world.user("bob");
+    assert!(world.ask(What::EndSignIn { user: bob, reason: String::new() }).is_err());
+    let local = Person { issuer: "local".into(), ..person("1", "") };
+    assert!(matches!(enrol_as(&mut world, 1, 11, local), Err(Refusal::Invalid(_))));
+}
+
+#[test]
+fn a_sign_in_bounds_the_key_and_an_old_one_lets_nobody_in() {
+    let mut world = World::with(Settings { key_lifetime: Some(Duration::from_secs(7200)), ..settings() });
+    let id = visit(&mut world, 1, 11);
+    let until = |seconds| Some(world.wall.saturating_add(Duration::from_secs(seconds)));
+    let (soon, late) = (until(3600), until(9000));
+    let what = |id, until| What::Enrol { id, person: Box::new(person("42", "")), refresh: None, until };
+    let past = Some(world.wall);
+    assert!(world.ask(what(id, past)).expect_err("over").to_string().contains("sign in again"));
+    let Ok(Answer::Node(node)) = world.ask(what(id, soon)) else { panic!("refused") };
+    assert_eq!(node.expiry, soon);
+    let id = visit(&mut world, 2, 21);
+    let Ok(Answer::Node(node)) = world.ask(what(id, late)) else { panic!("refused") };
+    assert_eq!(node.expiry, world.wall.checked_add(Duration::from_secs(7200)));
+}
+
+#[test]
+fn groups_are_kept_as_the_provider_says_them_last() {
+    let mut world = World::new();
+    let groups = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let with = |names: &[&str]| Person { groups: groups(names), ..person("42", "") };
+    let ann = owner(&enrol(&mut world, 1, 11, with(&["dev", "ops\n", ""])));
+    let kept = |world: &World| world.control.registry().sign_in(ann).expect("there").groups.clone();
+    assert_eq!(kept(&world), groups(&["dev", "ops"]));
+    refresh(&mut world, ann, with(&["dev"])).expect("fresh");
+    assert_eq!(kept(&world), groups(&["dev"]));
+    let sign_in = world.control.registry().sign_in(ann).expect("there");
+    assert_eq!(sign_in.refresh, Some(Sealed(vec![1; 4])), "a refresh that brings no new token keeps the old one");
+}
+
+#[test]
+fn a_group_of_the_provider_is_a_source_in_the_policy_from_one_refresh_to_the_next() {
+    let mut world = World::new();
+    let text = r#"{ "tagOwners": { "tag:web": [] },
+        "acls": [{ "action": "accept", "src": ["group:dev@oidc"], "dst": ["tag:web:22"] }] }"#;
+    world.ask(What::ReplacePolicy { text: text.to_owned() }).expect("a policy");
+    let web = world.key(None, &["tag:web"], ONE_OFF);
+    let web = world.join(9, 91, &web);
+    let with = |groups: &[&str]| Person {
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        ..person("42", "ann@example.net")
+    };
+    let laptop = enrol(&mut world, 1, 11, with(&["dev"]));
+    let sees = |world: &World| world.snapshot().visible_to(web.id).contains(laptop.id);
+    assert!(sees(&world) && !world.snapshot().filter_of(web.id).is_empty());
+    refresh(&mut world, owner(&laptop), with(&["ops"])).expect("fresh");
+    assert!(!sees(&world) && world.snapshot().filter_of(web.id).is_empty());
+    refresh(&mut world, owner(&laptop), with(&["dev"])).expect("fresh");
+    assert!(sees(&world));
+    world.ask(What::EndSignIn { user: owner(&laptop), reason: "gone".into() }).expect("ended");
+    assert!(!sees(&world));
+}
+
+#[test]
+fn a_tag_that_a_machine_asks_for_must_be_the_persons_to_give() {
+    let mut world = World::new();
+    let text = r#"{ "tagOwners": { "tag:web": ["ann@example.net"] } }"#.to_owned();
+    world.ask(What::ReplacePolicy { text }).expect("a policy");
+    let tagged = |machine, node_key| {
+        register(machine, node_key, None, |request| {
+            request.hostinfo.as_mut().expect("set").request_tags.push("tag:web".to_owned());
+        })
+    };
+    let mut ask = |machine: u8, subject: &str, email: &str| {
+        let Ok(Answer::Register(RegisterAnswer::Visit(id))) = world.ask(tagged(machine, machine + 10)) else {
+            panic!()
+        };
+        world.ask(What::Enrol { id, person: Box::new(person(subject, email)), refresh: None, until: None })
+    };
+    assert!(matches!(ask(1, "1", "bob@example.net"), Err(Refusal::Register(_))));
+    let Ok(Answer::Node(node)) = ask(2, "2", "ann@example.net") else { panic!("refused") };
+    assert_eq!(node.owner, Owner::Tags(tag_set(&["tag:web"])));
+}
+
+#[test]
+fn a_node_that_waits_for_an_operator_sees_nobody_and_is_seen_by_nobody() {
+    for policy in [None, Some(r#"{ "acls": [{ "action": "accept", "src": ["*"], "dst": ["*:*"] }] }"#)] {
+        let mut world = World::with(Settings { device_approval: true, ..settings() });
+        if let Some(text) = policy {
+            world.ask(What::ReplacePolicy { text: text.to_owned() }).expect("a policy");
+        }
+        let ann = world.user("ann");
+        let (plain, spared) =
+            (world.key(Some(ann), &[], REUSABLE), world.key(Some(ann), &[], KeyKind { preapproved: true, ..REUSABLE }));
+        let first = world.join(1, 11, &spared);
+        assert_eq!(register_says(&mut world, 2, 21, Some(&plain)), "waits");
+        let second = world.control.registry().node_by_key(&node_key(21)).expect("there").clone();
+        let peers = |world: &World, node| world.snapshot().netmap_for(node).expect("a map").peers.len();
+        assert_eq!((peers(&world, first.id), peers(&world, second.id)), (0, 0));
+        let map = world.snapshot().netmap_for(second.id).expect("a map");
+        assert!(!map.self_node.machine_authorized && map.filters.values().all(Vec::is_empty));
+        assert!(!world.snapshot().admits(&second.node_key, world.wall));
+
+        world.restart();
+        world.ask(What::ApproveNode { node: second.id, approved: true }).expect("let in");
+        assert_eq!((peers(&world, first.id), peers(&world, second.id)), (1, 1));
+        assert!(world.snapshot().admits(&second.node_key, world.wall));
+        assert_eq!(register_says(&mut world, 2, 22, Some(&plain)), "in", "once let in, a new key is no new device");
+
+        world.ask(What::ApproveNode { node: second.id, approved: false }).expect("kept out");
+        assert_eq!((peers(&world, first.id), peers(&world, second.id)), (0, 0));
+        assert_eq!(
+            register_says(&mut world, 2, 23, Some(&plain)),
+            "waits",
+            "a key that spares nothing changes nothing"
+        );
+    }
+}
+
+#[test]
+fn an_operator_who_names_the_owner_has_approved_and_a_sign_in_has_not() {
+    let mut world = World::with(Settings { device_approval: true, ..settings() });
+    let ann = world.user("ann");
+    let id = visit(&mut world, 1, 11);
+    world.ask(What::ApproveRegistration { id, user: ann }).expect("let in");
+    assert_eq!(register_says(&mut world, 1, 11, None), "in");
+    assert!(!enrol(&mut world, 2, 21, person("42", "")).approved);
+    assert_eq!(register_says(&mut world, 2, 21, None), "waits");
+}
+
+#[test]
+fn a_key_that_an_operator_ended_says_so() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], REUSABLE);
+    let id = world.control.registry().keys().next().expect("there").id;
+    world.ask(What::ExpireKey { key: id }).expect("ended");
+    world.restart();
+    assert_eq!(register_says(&mut world, 1, 11, Some(&key)), "authkey revoked");
+    world.ask(What::DeleteKey { key: id }).expect("gone");
+    assert_eq!(register_says(&mut world, 1, 11, Some(&key)), "invalid pre auth key");
+}

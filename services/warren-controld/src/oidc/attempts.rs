@@ -1,0 +1,228 @@
+//! Sign-ins between their steps: who was sent away, and who is back and has not said yes yet.
+//!
+//! Each belongs to one browser, by a cookie, and to one waiting device. A step can be taken once, whoever asks; what
+//! comes from another browser changes nothing. Soft, and in memory: a restart forgets them, and people begin again from
+//! their link. Several servers that share the work would share this table, and nothing else of signing in.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use warren_control::rows::Sealed;
+use warren_control::{AuthId, Person};
+use warren_crypto::{Random, UnixTime, ct_eq, sha256};
+use warren_oidc::{Login, Secret};
+
+/// As long as a device's link is good.
+const LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// Anybody with a device's link can begin, so this bounds memory; the oldest goes first.
+const MOST: usize = 1024;
+
+/// For one device; a person has a few browsers.
+const MOST_PER_DEVICE: usize = 16;
+
+/// All of them, by state.
+#[derive(Default)]
+pub(super) struct Attempts {
+    by_state: BTreeMap<String, Attempt>,
+}
+
+struct Attempt {
+    device: AuthId,
+    /// SHA-256 of the cookie's value.
+    browser: [u8; 32],
+    since: Instant,
+    step: Step,
+}
+
+enum Step {
+    /// At the provider.
+    Away(Box<Login>),
+    /// Verified; asked whether they mean it.
+    Back(Box<Back>),
+    /// Nothing comes after it.
+    Done,
+}
+
+/// Somebody who has signed in for a device.
+#[derive(Clone)]
+pub(super) struct Back {
+    pub(super) person: Person,
+    pub(super) refresh: Option<Sealed>,
+    pub(super) until: Option<UnixTime>,
+    /// Comes back with the form, and with nothing else.
+    pub(super) form_token: Secret,
+}
+
+/// What a browser needs to go on.
+pub(super) struct Begun {
+    pub(super) login: Login,
+    pub(super) cookie: Secret,
+}
+
+/// Why a step cannot be taken. For the person and the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Lost {
+    /// Never begun, too long ago, or before a restart.
+    #[error("this sign-in is not known (any more)")]
+    Unknown,
+    /// No cookie, or not the right one.
+    #[error("this sign-in was begun in another browser, or this browser keeps no cookies")]
+    OtherBrowser,
+    /// The step was taken before.
+    #[error("this answer of the provider was used before")]
+    Used,
+    /// The form did not come from our page.
+    #[error("this form does not belong to this sign-in")]
+    Form,
+}
+
+impl Attempts {
+    pub(super) fn begin(&mut self, device: AuthId, now: Instant, random: &mut Random) -> Begun {
+        self.by_state.retain(|_, attempt| now.saturating_duration_since(attempt.since) < LIFETIME);
+        self.make_room(MOST_PER_DEVICE, |attempt| attempt.device == device);
+        self.make_room(MOST, |_| true);
+        let login = Login::begin(random);
+        let cookie = word(random);
+        let browser = sha256(cookie.expose().as_bytes());
+        let step = Step::Away(Box::new(login.clone()));
+        self.by_state.insert(login.state.clone(), Attempt { device, browser, since: now, step });
+        Begun { login, cookie }
+    }
+
+    /// The person is back from the provider: what they were sent away with, this once.
+    pub(super) fn take(&mut self, state: &str, cookie: &str, now: Instant) -> Result<(AuthId, Login), Lost> {
+        let attempt = self.find(state, cookie, now)?;
+        match std::mem::replace(&mut attempt.step, Step::Done) {
+            Step::Away(login) => Ok((attempt.device, *login)),
+            other => {
+                attempt.step = other;
+                Err(Lost::Used)
+            }
+        }
+    }
+
+    /// The provider's answer was good.
+    pub(super) fn came_back(
+        &mut self,
+        state: &str,
+        person: Person,
+        refresh: Option<Sealed>,
+        until: Option<UnixTime>,
+        random: &mut Random,
+    ) {
+        if let Some(attempt) = self.by_state.get_mut(state) {
+            attempt.step = Step::Back(Box::new(Back { person, refresh, until, form_token: word(random) }));
+        }
+    }
+
+    /// Who has signed in, to be asked.
+    pub(super) fn look(&mut self, state: &str, cookie: &str, now: Instant) -> Result<(AuthId, Back), Lost> {
+        let attempt = self.find(state, cookie, now)?;
+        match &attempt.step {
+            Step::Back(back) => Ok((attempt.device, Back::clone(back))),
+            Step::Away(_) => Err(Lost::Unknown),
+            Step::Done => Err(Lost::Used),
+        }
+    }
+
+    /// They have answered, this once.
+    pub(super) fn finish(
+        &mut self,
+        state: &str,
+        cookie: &str,
+        form_token: &str,
+        now: Instant,
+    ) -> Result<(AuthId, Back), Lost> {
+        let (device, back) = self.look(state, cookie, now)?;
+        if !ct_eq(back.form_token.expose().as_bytes(), form_token.as_bytes()) {
+            return Err(Lost::Form);
+        }
+        self.find(state, cookie, now)?.step = Step::Done;
+        Ok((device, back))
+    }
+
+    fn find(&mut self, state: &str, cookie: &str, now: Instant) -> Result<&mut Attempt, Lost> {
+        let is_open = |attempt: &&mut Attempt| now.saturating_duration_since(attempt.since) < LIFETIME;
+        let attempt = self.by_state.get_mut(state).filter(is_open).ok_or(Lost::Unknown)?;
+        if ct_eq(&attempt.browser, &sha256(cookie.as_bytes())) { Ok(attempt) } else { Err(Lost::OtherBrowser) }
+    }
+
+    fn make_room(&mut self, most: usize, matches: impl Fn(&Attempt) -> bool) {
+        while self.by_state.values().filter(|attempt| matches(attempt)).count() >= most {
+            let oldest = self.by_state.iter().filter(|(_, attempt)| matches(attempt)).min_by_key(|(_, a)| a.since);
+            let Some(state) = oldest.map(|(state, _)| state.clone()) else { return };
+            self.by_state.remove(&state);
+        }
+    }
+}
+
+/// 256 random bits as text.
+fn word(random: &mut Random) -> Secret {
+    Secret::new(URL_SAFE_NO_PAD.encode(random.bytes::<32>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Party {
+        attempts: Attempts,
+        random: Random,
+        now: Instant,
+    }
+
+    fn party() -> Party {
+        Party { attempts: Attempts::default(), random: Random::from_seed([3; 32]), now: Instant::now() }
+    }
+
+    fn device(number: u16) -> AuthId {
+        let mut bytes = [0; 16];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        AuthId::from_bytes(bytes)
+    }
+
+    #[test]
+    fn every_step_is_taken_once_and_by_one_browser() {
+        let Party { mut attempts, mut random, now } = party();
+        let begun = attempts.begin(device(1), now, &mut random);
+        let (state, cookie) = (begun.login.state.clone(), begun.cookie.expose().to_owned());
+        assert_eq!(attempts.take("other", &cookie, now).map(drop), Err(Lost::Unknown));
+        assert_eq!(attempts.take(&state, "", now).map(drop), Err(Lost::OtherBrowser));
+        let other = attempts.begin(device(1), now, &mut random).cookie;
+        assert_eq!(attempts.take(&state, other.expose(), now).map(drop), Err(Lost::OtherBrowser));
+        assert_eq!(attempts.look(&state, &cookie, now).map(drop), Err(Lost::Unknown), "nobody has signed in yet");
+        let (found, login) = attempts.take(&state, &cookie, now).expect("the right browser");
+        assert_eq!((found, login.verifier), (device(1), begun.login.verifier));
+        assert_eq!(attempts.take(&state, &cookie, now).map(drop), Err(Lost::Used));
+
+        attempts.came_back(&state, Person::default(), None, None, &mut random);
+        assert_eq!(attempts.take(&state, &cookie, now).map(drop), Err(Lost::Used));
+        let (_, back) = attempts.look(&state, &cookie, now).expect("signed in");
+        let token = back.form_token.expose();
+        assert_eq!(attempts.finish(&state, &cookie, "x", now).map(drop), Err(Lost::Form));
+        assert_eq!(attempts.finish(&state, "x", token, now).map(drop), Err(Lost::OtherBrowser));
+        attempts.finish(&state, &cookie, token, now).expect("yes");
+        assert_eq!(attempts.finish(&state, &cookie, token, now).map(drop), Err(Lost::Used));
+    }
+
+    #[test]
+    fn sign_ins_end_and_there_are_only_so_many() {
+        let Party { mut attempts, mut random, now } = party();
+        let begun = attempts.begin(device(1), now, &mut random);
+        let late = now + LIFETIME;
+        assert_eq!(attempts.take(&begun.login.state, begun.cookie.expose(), late).map(drop), Err(Lost::Unknown));
+        for number in 0..40 {
+            attempts.begin(device(7), now + Duration::from_secs(number), &mut random);
+        }
+        assert_eq!(attempts.by_state.len(), 1 + MOST_PER_DEVICE);
+        for number in 0..2000 {
+            attempts.begin(device(number), now + Duration::from_secs(60), &mut random);
+        }
+        assert_eq!(attempts.by_state.len(), MOST);
+        attempts.begin(device(1), late + LIFETIME, &mut random);
+        assert_eq!(attempts.by_state.len(), 1);
+    }
+}

@@ -1,0 +1,275 @@
+//! The addresses of a sign-in; see the module above for their order.
+//!
+//! Every refusal is told twice in the same words: to the person in a page, to the operator in the log. Neither ever has
+//! a code, a token, a cookie or a verifier in it.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::header::{COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use warren_control::{Actor, AuthId, Command, Refusal, What};
+use warren_io::answer::{self, Body};
+use warren_oidc::Secret;
+
+use super::attempts::{Attempts, Back, Lost};
+use super::provider::VouchError;
+use super::{SignIn, provider};
+use crate::registry::CommandError;
+use crate::service::Shared;
+use crate::{clock, pages};
+
+/// A form of ours has two short fields.
+const LARGEST_FORM: usize = 4096;
+const FORM_DEADLINE: Duration = Duration::from_secs(30);
+
+/// As long as an attempt lives.
+const COOKIE_SECONDS: u32 = 15 * 60;
+
+/// Letters of the state that a cookie's name has, so that sign-ins side by side do not spoil each other.
+const NAME_LETTERS: usize = 8;
+
+/// Why a sign-in goes no further.
+#[derive(Debug, thiserror::Error)]
+enum NotSignedIn {
+    #[error("no identity provider is configured here")]
+    Off,
+    #[error("this device does not wait (any more)")]
+    NotWaiting(Option<AuthId>),
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    #[error("the provider's answer is not complete")]
+    Incomplete,
+    #[error("the provider said no: {said}")]
+    Declined { id: AuthId, said: String },
+    #[error("{source}")]
+    Vouch { id: AuthId, source: VouchError },
+    #[error("{source}")]
+    Command { id: AuthId, source: CommandError },
+    #[error("the form cannot be read")]
+    Form,
+    #[error("this address is asked for with {0}")]
+    Method(&'static str),
+}
+
+impl NotSignedIn {
+    fn id(&self) -> Option<AuthId> {
+        match self {
+            Self::Declined { id, .. } | Self::Vouch { id, .. } | Self::Command { id, .. } => Some(*id),
+            Self::NotWaiting(id) => *id,
+            Self::Off | Self::Lost(_) | Self::Incomplete | Self::Form | Self::Method(_) => None,
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Off | Self::NotWaiting(_) => StatusCode::NOT_FOUND,
+            Self::Lost(_) | Self::Incomplete | Self::Form => StatusCode::BAD_REQUEST,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Declined { .. } => StatusCode::FORBIDDEN,
+            Self::Vouch { source, .. } if source.is_about_the_person() => StatusCode::FORBIDDEN,
+            Self::Vouch { .. } => StatusCode::BAD_GATEWAY,
+            Self::Command { source: CommandError::Unavailable(_), .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Command { source: CommandError::Refused(refusal), .. } => match refusal {
+                Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
+                _ => StatusCode::FORBIDDEN,
+            },
+        }
+    }
+
+    fn page(&self) -> Response<Body> {
+        let registration = self.id().map(|id| id.to_string());
+        // Whether the provider or a person is at fault, somebody wants to know why it did not work.
+        tracing::warn!(registration = registration.as_deref(), reason = %self, "a sign-in was refused");
+        pages::refused(self.status(), &self.to_string(), self.id())
+    }
+}
+
+/// `/oidc/start/<id>`: to the provider, remembered for this browser.
+pub(crate) async fn start(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    let begin = async {
+        let sign_in = shared.sign_in.as_ref().ok_or(NotSignedIn::Off)?;
+        if request.method() != Method::GET {
+            return Err(NotSignedIn::Method("GET"));
+        }
+        let id = request.uri().path().strip_prefix("/oidc/start/").and_then(|id| id.parse::<AuthId>().ok());
+        let id = id.ok_or(NotSignedIn::NotWaiting(None))?;
+        if shared.registry.waiting(id).await.is_none_or(|waiting| waiting.verdict.is_some()) {
+            return Err(NotSignedIn::NotWaiting(Some(id)));
+        }
+        let begun = sign_in.attempts().begin(id, clock::now(), &mut shared.seeds.fork());
+        let url = sign_in.provider.login_url(&begun.login).await.map_err(|source| NotSignedIn::Vouch { id, source })?;
+        let cookie = sign_in.cookie(&begun.login.state, begun.cookie.expose(), COOKIE_SECONDS);
+        Ok(go_to(url.as_str(), Some(cookie)))
+    };
+    begin.await.unwrap_or_else(|error: NotSignedIn| error.page())
+}
+
+/// `/oidc/callback`: back from the provider.
+pub(crate) async fn callback(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    let come_back = async {
+        let sign_in = shared.sign_in.as_ref().ok_or(NotSignedIn::Off)?;
+        if request.method() != Method::GET {
+            return Err(NotSignedIn::Method("GET"));
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let fields = Fields::read(query.as_bytes());
+        let state = fields.get("state").ok_or(NotSignedIn::Incomplete)?;
+        let cookie = cookie_of(request.headers(), state).ok_or(Lost::OtherBrowser)?;
+        let (id, login) = sign_in.attempts().take(state, cookie, clock::now())?;
+        let vouch = |source| NotSignedIn::Vouch { id, source };
+        sign_in.provider.check_issuer(fields.get("iss")).await.map_err(vouch)?;
+        if let Some(error) = fields.get("error") {
+            let said = match fields.get("error_description") {
+                Some(description) => format!("{error}: {description}"),
+                None => error.to_owned(),
+            };
+            let said = said.chars().filter(|c| !c.is_control()).take(200).collect();
+            return Err(NotSignedIn::Declined { id, said });
+        }
+        let code = Secret::new(fields.get("code").ok_or(NotSignedIn::Incomplete)?);
+        let vouched = sign_in.provider.redeem(&login, &code).await.map_err(vouch)?;
+        let provider::Vouched { person, refresh, until } = vouched;
+        let refresh = refresh.and_then(|token| sign_in.sealer.seal(&token, &person.issuer, &person.subject));
+        sign_in.attempts().came_back(state, person, refresh, until, &mut shared.seeds.fork());
+        // Another address, so that the code is in no history and going back does not use it twice.
+        Ok(go_to(&format!("/oidc/confirm/{state}"), None))
+    };
+    come_back.await.unwrap_or_else(|error: NotSignedIn| error.page())
+}
+
+/// `/oidc/confirm/<state>`: the question, and its answer.
+pub(crate) async fn confirm(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let answer = async {
+        let sign_in = shared.sign_in.as_ref().ok_or(NotSignedIn::Off)?;
+        let state = head.uri.path().strip_prefix("/oidc/confirm/").unwrap_or_default();
+        let cookie = cookie_of(&head.headers, state).ok_or(Lost::OtherBrowser)?;
+        match head.method {
+            Method::GET => ask(&shared, sign_in, state, cookie).await,
+            Method::POST => {
+                // Browsers of the last years say where a form came from; the token is for the others.
+                if head.headers.get("sec-fetch-site").is_some_and(|from| from != "same-origin") {
+                    return Err(Lost::Form.into());
+                }
+                let body = answer::read_body(body, LARGEST_FORM, FORM_DEADLINE).await.map_err(|_| NotSignedIn::Form)?;
+                let fields = Fields::read(&body);
+                let token = fields.get("token").unwrap_or_default();
+                let (id, back) = sign_in.attempts().finish(state, cookie, token, clock::now())?;
+                let wanted = match fields.get("verdict") {
+                    Some("add") => true,
+                    Some("refuse") => false,
+                    _ => return Err(NotSignedIn::Form),
+                };
+                carry_out(&shared, id, back, wanted).await?;
+                let forget = sign_in.cookie(state, "", 0);
+                Ok(go_to(&format!("/register/{id}"), Some(forget)))
+            }
+            _ => Err(NotSignedIn::Method("GET or POST")),
+        }
+    };
+    answer.await.unwrap_or_else(|error: NotSignedIn| error.page())
+}
+
+async fn ask(shared: &Shared, sign_in: &SignIn, state: &str, cookie: &str) -> Result<Response<Body>, NotSignedIn> {
+    let (id, back) = sign_in.attempts().look(state, cookie, clock::now())?;
+    let waiting = shared.registry.waiting(id).await.filter(|waiting| waiting.verdict.is_none());
+    let waiting = waiting.ok_or(NotSignedIn::NotWaiting(Some(id)))?;
+    Ok(pages::confirm(id, &waiting, &back.person, state, back.form_token.expose()))
+}
+
+async fn carry_out(shared: &Shared, id: AuthId, back: Back, wanted: bool) -> Result<(), NotSignedIn> {
+    let Back { person, refresh, until, .. } = back;
+    let actor = Actor::Person { issuer: person.issuer.clone(), subject: person.subject.clone() };
+    let what = match wanted {
+        true => What::Enrol { id, person: Box::new(person), refresh, until },
+        false => What::RejectRegistration { id },
+    };
+    match shared.registry.command(Command { actor, what }).await {
+        Ok(_) => {
+            tracing::info!(registration = %id, added = wanted, "a person has answered for a device");
+            Ok(())
+        }
+        Err(CommandError::Refused(Refusal::NotFound { kind: "registration", .. })) => {
+            Err(NotSignedIn::NotWaiting(Some(id)))
+        }
+        Err(source) => Err(NotSignedIn::Command { id, source }),
+    }
+}
+
+impl SignIn {
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lax, because the provider sends the person back from another site. Only our own pages below `/oidc/` get it.
+    fn cookie(&self, state: &str, value: &str, seconds: u32) -> String {
+        let secure = if self.server_url.starts_with("https://") { "; Secure" } else { "" };
+        let name = cookie_name(state);
+        format!("{name}={value}; Path=/oidc/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
+    }
+}
+
+fn cookie_name(state: &str) -> String {
+    format!("warren-sign-in-{}", state.get(..NAME_LETTERS).unwrap_or_default())
+}
+
+fn cookie_of<'a>(headers: &'a HeaderMap, state: &str) -> Option<&'a str> {
+    let name = cookie_name(state);
+    let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
+}
+
+fn go_to(place: &str, cookie: Option<String>) -> Response<Body> {
+    let mut response = answer::empty(StatusCode::SEE_OTHER);
+    pages::guard(&mut response);
+    for (name, value) in [(LOCATION, Some(place.to_owned())), (SET_COOKIE, cookie)] {
+        // Both are URLs or base64url, so they are header values.
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// Fields of a query or form. One that is there twice counts as absent: parsers disagree about which one is meant.
+struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    fn read(text: &[u8]) -> Self {
+        Self(url::form_urlencoded::parse(text).into_owned().collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let mut found = self.0.iter().filter(|(field, _)| field == name);
+        match (found.next(), found.next()) {
+            (Some((_, value)), None) if !value.is_empty() => Some(value),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_static("x=1; warren-sign-in-abcdefgh=one;y=2"));
+        headers.append(COOKIE, HeaderValue::from_static("warren-sign-in-stateone=two"));
+        assert_eq!(cookie_of(&headers, "abcdefghREST"), Some("one"));
+        assert_eq!(cookie_of(&headers, "stateoneREST"), Some("two"));
+        assert_eq!(cookie_of(&headers, "abcdefgX"), None);
+        assert_eq!(cookie_of(&headers, "ä"), None);
+    }
+
+    #[test]
+    fn a_field_that_is_said_twice_says_nothing() {
+        let fields = Fields::read(b"state=a&code=1&code=2&iss=&x=%3C");
+        assert_eq!((fields.get("state"), fields.get("code"), fields.get("iss")), (Some("a"), None, None));
+        assert_eq!(fields.get("x"), Some("<"));
+    }
+}
