@@ -55,6 +55,7 @@ impl Engine {
             self.paths.set_disco(identity.disco);
         }
         self.wireguard.replace_secret(identity.node, now);
+        self.peers.values_mut().for_each(|state| state.held = None);
     }
 
     /// Compiling and judging again costs; a map that changes only endpoints skips it.
@@ -98,6 +99,7 @@ impl Engine {
     fn cut(&mut self, key: &NodePublic, why: DropReason) {
         self.wireguard.remove_peer(key);
         let Some(state) = self.peers.get_mut(key) else { return };
+        state.held = None;
         for burst in state.staging.drain() {
             self.counters.drop(why, burst.segment_count());
             self.pool.give(burst.into_buffer());

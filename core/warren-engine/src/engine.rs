@@ -9,7 +9,7 @@ use warren_filter::Guarded;
 use warren_ip::offload::{Joiner, Super};
 use warren_ip::{PrefixMap, PrefixSet};
 use warren_path::{Event as PathEvent, Hop, Paths, PathsConfig, PingId};
-use warren_wireguard::{Event as SessionEvent, Source, Staging, WireGuard};
+use warren_wireguard::{Event as SessionEvent, Kind, Source, Staging, WireGuard, kind};
 
 use crate::config::{EngineConfig, EngineIdentity, EnginePeer};
 use crate::counters::{Counters, DropReason};
@@ -60,12 +60,16 @@ pub(crate) struct Lists {
 pub(crate) struct PeerState {
     pub(crate) config: EnginePeer,
     pub(crate) staging: Staging<Super>,
+    /// The last handshake message that found no way to the peer: it leaves with the first way that there is. Without
+    /// that, keys would come only with the next try, five seconds later.
+    pub(crate) held: Option<Vec<u8>>,
     pub(crate) stats: PeerStats,
 }
 
 impl PeerState {
     pub(crate) fn new(config: EnginePeer) -> Self {
-        Self { config, staging: Staging::new(STAGED_BURSTS, STAGED_BYTES), stats: PeerStats::default() }
+        let staging = Staging::new(STAGED_BURSTS, STAGED_BYTES);
+        Self { config, staging, held: None, stats: PeerStats::default() }
     }
 }
 
@@ -209,9 +213,15 @@ impl Engine {
         self.deliveries.pop_front()
     }
 
-    /// The next news.
+    /// The next news. Drain this before [`Engine::poll_run`]: a first way to a peer lets go what was held for it.
     pub fn poll_event(&mut self) -> Option<EngineEvent> {
-        self.events.pop_front().or_else(|| self.paths.poll_event().map(EngineEvent::Path))
+        self.events.pop_front().or_else(|| {
+            let event = self.paths.poll_event()?;
+            if let PathEvent::PathChanged { peer, hop: Some(hop) } = event {
+                self.send_held(&peer, hop);
+            }
+            Some(EngineEvent::Path(event))
+        })
     }
 
     /// Gives back a buffer that was sent or written.
@@ -327,7 +337,23 @@ impl Engine {
                 }
                 self.push_run(Run { hop: hops.first, segment: bytes.len(), bytes });
             }
-            Err(_) => self.counters.drop(DropReason::NoPath, 1),
+            Err(_) => self.hold(peer, bytes),
+        }
+    }
+
+    /// Keeps a handshake message until there is a way to the peer, in place of an older one; a keepalive is not worth it.
+    fn hold(&mut self, peer: NodePublic, bytes: Vec<u8>) {
+        let state = self.peers.get_mut(&peer).filter(|_| kind(&bytes) == Some(Kind::Handshake));
+        let is_lost = match state {
+            Some(state) => state.held.replace(bytes).is_some(),
+            None => true,
+        };
+        self.counters.drop(DropReason::NoPath, usize::from(is_lost));
+    }
+
+    fn send_held(&mut self, peer: &NodePublic, hop: Hop) {
+        if let Some(bytes) = self.peers.get_mut(peer).and_then(|state| state.held.take()) {
+            self.push_run(Run { hop, segment: bytes.len(), bytes });
         }
     }
 
@@ -335,6 +361,7 @@ impl Engine {
         self.events.push_back(EngineEvent::SessionReady { peer });
         self.say_disco_key(peer, now);
         let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.held = None;
         for burst in state.staging.drain() {
             self.seal_now(peer, burst, now);
         }
@@ -343,6 +370,7 @@ impl Engine {
     fn session_failed(&mut self, peer: NodePublic) {
         self.events.push_back(EngineEvent::Unreachable { peer });
         let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.held = None;
         for burst in state.staging.drain() {
             self.counters.drop(DropReason::StagedTooLong, burst.segment_count());
             self.pool.give(burst.into_buffer());

@@ -161,6 +161,8 @@ pub enum ControlEvent {
         text: String,
         /// What the server asked us to wait.
         retry_after: Option<Duration>,
+        /// Trying again brings the same until a person changes something (another server's key, no such certificate).
+        is_lasting: bool,
     },
     /// The stream's headers came.
     StreamOpened,
@@ -237,8 +239,10 @@ pub enum Notice {
     BrowseToUrl(String),
     /// Signing in succeeded.
     LoginFinished,
-    /// Something went wrong that a person who waits should read.
+    /// Something went wrong that waiting does not mend; a person should read it.
     Error(String),
+    /// The control server cannot be reached, or cannot answer now; it is tried again by itself.
+    Retrying(String),
     /// The map changed.
     NetMap,
     /// Our own record changed.

@@ -50,6 +50,25 @@ pub(crate) enum Next {
     Poll,
 }
 
+/// Whether trying again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// By itself: a server that is away or overloaded returns.
+    Passes,
+    /// Only when a person changes something.
+    Lasts,
+}
+
+impl Trouble {
+    /// What an HTTP status says; without one there was no answer.
+    pub fn of_status(status: Option<u16>) -> Trouble {
+        match status {
+            None | Some(408 | 425 | 429 | 500..) => Trouble::Passes,
+            Some(_) => Trouble::Lasts,
+        }
+    }
+}
+
 impl Login {
     /// The page that a person must visit.
     pub fn auth_url(&self) -> Option<&str> {
@@ -261,6 +280,7 @@ impl Node {
         &mut self,
         status: Option<u16>,
         text: &str,
+        trouble: Trouble,
         retry_after: Option<Duration>,
         now: Instant,
     ) {
@@ -271,7 +291,11 @@ impl Node {
             Some(code) => format!("register request: http {code}: {words}"),
             None => words,
         };
-        self.fail(words, Next::Register { followup: followup.clone() }, now);
+        let again = Next::Register { followup: followup.clone() };
+        match trouble {
+            Trouble::Lasts => self.fail(words, again, now),
+            Trouble::Passes => self.try_later(words, again, now),
+        }
         if status == Some(429) {
             let asked = retry_after.filter(|wait| !wait.is_zero() && *wait <= LONGEST_RETRY_AFTER);
             let wait =
@@ -280,13 +304,25 @@ impl Node {
         }
     }
 
+    /// Something is wrong that waiting does not mend. It is tried again all the same: a person may mend it.
     pub(crate) fn fail(&mut self, text: String, then: Next, now: Instant) {
+        self.note_trouble(text, Notice::Error);
+        self.back_off(then, now);
+    }
+
+    /// The server is away, or cannot answer now.
+    fn try_later(&mut self, text: String, then: Next, now: Instant) {
+        self.note_trouble(text, Notice::Retrying);
+        self.back_off(then, now);
+    }
+
+    /// The same words are news once.
+    fn note_trouble(&mut self, text: String, notice: fn(String) -> Notice) {
         let text: String = text.chars().filter(|letter| !letter.is_control()).collect();
         if self.last_error.as_ref() != Some(&text) {
-            self.notices.push_back(Notice::Error(text.clone()));
+            self.notices.push_back(notice(text.clone()));
         }
         self.last_error = Some(text);
-        self.back_off(then, now);
     }
 
     /// Gives the key back and forgets it at once; the server hears of it if it can be reached.

@@ -12,7 +12,7 @@ use crate::actions::{Action, Command, CommandError, ControlEvent, Notice, OsFact
 use crate::clock::Clock;
 use crate::data_plane::DataPlane;
 use crate::health::HealthItem;
-use crate::login::Login;
+use crate::login::{Login, Trouble};
 use crate::map_stream::Updates;
 use crate::plan::{Plan, plan};
 use crate::prefs::{Prefs, PrefsEdit};
@@ -194,8 +194,9 @@ impl Node {
         }
         match event {
             ControlEvent::Registered(answer) => self.handle_registered(*answer, now, wall),
-            ControlEvent::RegisterFailed { status, text, retry_after } => {
-                self.handle_register_failed(status, &text, retry_after, now);
+            ControlEvent::RegisterFailed { status, text, retry_after, is_lasting } => {
+                let trouble = if is_lasting { Trouble::Lasts } else { Trouble::of_status(status) };
+                self.handle_register_failed(status, &text, trouble, retry_after, now);
             }
             ControlEvent::StreamOpened => self.handle_stream_opened(now),
             ControlEvent::Map(message) => self.handle_map(*message, now, wall),
@@ -327,6 +328,8 @@ impl Node {
         if !is_well || self.auth_key.is_some() {
             self.close_control();
             self.failures = 0;
+            // Who starts anew reads again what is wrong.
+            self.last_error = None;
         }
         Ok(reply)
     }

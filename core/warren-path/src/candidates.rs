@@ -149,10 +149,10 @@ impl Candidates {
         }
     }
 
-    /// Forgets what is dead and lists what a discovery round should ping.
-    pub fn due(&mut self, now: Instant, is_reachable: impl Fn(&SocketAddr) -> bool) -> Vec<SocketAddr> {
+    /// Forgets what is dead and lists what a discovery round should ping: what was not pinged for `rest`.
+    pub fn due(&mut self, now: Instant, rest: Duration, is_reachable: impl Fn(&SocketAddr) -> bool) -> Vec<SocketAddr> {
         self.purge(now);
-        let rested = |candidate: &Candidate| candidate.sent.is_none_or(|sent| now >= sent + PING_INTERVAL);
+        let rested = |candidate: &Candidate| candidate.sent.is_none_or(|sent| now >= sent + rest);
         let due = self.0.iter().filter(|(addr, candidate)| is_reachable(addr) && rested(candidate));
         due.map(|(addr, _)| *addr).collect()
     }
@@ -197,7 +197,7 @@ mod tests {
         assert!(candidates.set_in_map(&[addr(1)], now));
         assert!(candidates.set_in_call(&[addr(2)], now));
         assert!(candidates.set_in_call(&[addr(3)], now));
-        assert_eq!(candidates.due(now, |_| true), [addr(1), addr(3)]);
+        assert_eq!(candidates.due(now, PING_INTERVAL, |_| true), [addr(1), addr(3)]);
         assert!(!candidates.set_in_call(&[addr(3)], now));
     }
 
@@ -207,8 +207,8 @@ mod tests {
         let mut candidates = Candidates::default();
         candidates.set_in_map(&[addr(1)], now);
         candidates.note_sent(addr(1), now);
-        assert!(candidates.due(now + PING_INTERVAL - Duration::from_millis(1), |_| true).is_empty());
-        assert_eq!(candidates.due(now + PING_INTERVAL, |_| true), [addr(1)]);
+        assert!(candidates.due(now + PING_INTERVAL - Duration::from_millis(1), PING_INTERVAL, |_| true).is_empty());
+        assert_eq!(candidates.due(now + PING_INTERVAL, PING_INTERVAL, |_| true), [addr(1)]);
     }
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(candidates.note_ping(addr(1), TxId([1; 12]), now), PingedFrom::New);
         assert_eq!(candidates.note_ping(addr(1), TxId([1; 12]), now), PingedFrom::Again);
         assert_eq!(candidates.note_ping(addr(1), TxId([2; 12]), now), PingedFrom::Known);
-        assert_eq!(candidates.due(now + LEARNED_LIFETIME, |_| true), []);
+        assert_eq!(candidates.due(now + LEARNED_LIFETIME, PING_INTERVAL, |_| true), []);
     }
 
     #[test]

@@ -19,6 +19,14 @@ use crate::timers::Timer;
 /// Between two pings on a path in use; half of trust is lost with two of them (§4.1).
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(3);
 
+/// After the first round of a search, more come so soon one after another: what the first said may have been lost because
+/// a router was not open yet, the peer not yet at its relay, or our own addresses not yet known. Then every five seconds.
+const QUICK_ROUNDS_MILLIS: [u64; 5] = [300, 400, 700, 1200, 2000];
+/// An address that was just pinged for another reason is left out of a quick round.
+const QUICK_INTERVAL: Duration = Duration::from_millis(200);
+/// From one hurried search for a peer to the next; where no direct path can be, hurry brings nothing.
+const HURRY_REST: Duration = Duration::from_secs(15);
+
 /// More pings of persons than this are not followed at once.
 const MAX_ASKED: usize = 1024;
 
@@ -74,12 +82,42 @@ impl Paths {
 
     /// One discovery round: a ping to each candidate that is due, then, if any was sent, the call.
     pub(crate) fn search(&mut self, peer: NodePublic, call: Call, now: Instant) {
+        self.search_round(peer, call, PING_INTERVAL, now);
+        if call == Call::Wanted {
+            self.hurry(peer, now);
+        }
+    }
+
+    /// Begins the quick rounds that follow the first one of a search.
+    fn hurry(&mut self, peer: NodePublic, now: Instant) {
+        let Some(paths) = self.peers.get_mut(&peer).filter(|paths| !paths.trusts_direct(now)) else { return };
+        if self.is_direct_allowed && paths.hurried.is_none_or(|at| now >= at + HURRY_REST) {
+            (paths.hurried, paths.quick_rounds) = (Some(now), 0);
+            self.timers.arm(Timer::QuickRound(peer), now + Duration::from_millis(QUICK_ROUNDS_MILLIS[0]));
+        }
+    }
+
+    /// The next quick round is due.
+    pub(crate) fn quick_round(&mut self, peer: NodePublic, now: Instant) {
+        let Some(paths) = self.peers.get_mut(&peer) else { return };
+        if !paths.is_active(now) || paths.trusts_direct(now) {
+            return;
+        }
+        paths.quick_rounds += 1;
+        let next = QUICK_ROUNDS_MILLIS.get(paths.quick_rounds);
+        self.search_round(peer, Call::Wanted, QUICK_INTERVAL, now);
+        if let Some(wait) = next {
+            self.timers.arm(Timer::QuickRound(peer), now + Duration::from_millis(*wait));
+        }
+    }
+
+    fn search_round(&mut self, peer: NodePublic, call: Call, rest: Duration, now: Instant) {
         if !self.is_direct_allowed {
             return;
         }
         let sockets = &self.sockets;
         let Some(paths) = self.peers.get_mut(&peer) else { return };
-        let due = paths.candidates.due(now, |addr| sockets.can_use(Family::of(addr)));
+        let due = paths.candidates.due(now, rest, |addr| sockets.can_use(Family::of(addr)));
         paths.drop_best_if_gone();
         // Heartbeats may have pinged an address meanwhile, so a round sooner than the interval can be of use.
         paths.round_not_before = Some(now + if due.is_empty() { Duration::from_secs(1) } else { PING_INTERVAL });

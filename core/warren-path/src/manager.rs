@@ -101,6 +101,7 @@ impl Paths {
                 Timer::PingTimeout => self.expire_pings(now),
                 Timer::NetworkCheck => self.step_check(now),
                 Timer::PeriodicCheck => self.periodic_check(now),
+                Timer::QuickRound(peer) => self.quick_round(peer, now),
                 Timer::Heartbeat(peer) => self.heartbeat(peer, now),
             }
         }
@@ -153,10 +154,13 @@ impl Paths {
         let keys: Vec<NodePublic> = self.peers.keys().copied().collect();
         for key in keys {
             if is_connected && let Some(paths) = self.peers.get_mut(&key) {
-                // What could not be called before can be called now.
-                paths.round_not_before = None;
+                // Who could not be called before can be called now.
+                (paths.round_not_before, paths.hurried) = (None, None);
             }
             self.announce(&key, now);
+        }
+        if is_connected {
+            self.search_again(now);
         }
     }
 
@@ -239,6 +243,7 @@ impl Paths {
                 best.trusted_until = best.trusted_until.min(now);
             }
             paths.allow_round();
+            paths.hurried = None;
         }
         self.netcheck.abandon();
         self.start_check(Depth::Full, now);
@@ -405,6 +410,7 @@ impl Paths {
     fn remove_peer(&mut self, key: &NodePublic) {
         self.set_disco_keys(*key, None, None);
         self.timers.cancel(Timer::Heartbeat(*key));
+        self.timers.cancel(Timer::QuickRound(*key));
         self.calls_waiting.remove(key);
         self.peers.remove(key);
     }

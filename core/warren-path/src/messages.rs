@@ -18,7 +18,7 @@ use crate::sockets::is_overlay;
 /// A disco key that the map does not know costs a scalar multiplication: at most one a peer in this time.
 const STRANGER_INTERVAL: Duration = Duration::from_secs(1);
 /// A call makes us ping many addresses: within this time after the last, only addresses that it adds.
-const CALL_INTERVAL: Duration = Duration::from_secs(1);
+const CALL_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Paths {
     /// Whether these bytes are for [`Paths::handle_probe`]: disco (by UDP or relay), or STUN (by UDP).

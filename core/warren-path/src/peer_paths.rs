@@ -52,6 +52,9 @@ pub(crate) struct PeerPaths {
     pub heartbeat_is_armed: bool,
     /// Nothing can be due for a round before this; `None` when something may be.
     pub round_not_before: Option<Instant>,
+    /// When the last hurried search began, and how many of its rounds have been.
+    pub hurried: Option<Instant>,
+    pub quick_rounds: usize,
     /// The hop that was last announced.
     pub announced: Option<Hop>,
 }
@@ -78,6 +81,8 @@ impl PeerPaths {
             last_stranger: None,
             heartbeat_is_armed: false,
             round_not_before: None,
+            hurried: None,
+            quick_rounds: 0,
             announced: None,
         }
     }
@@ -134,6 +139,7 @@ impl PeerPaths {
     /// The network under us is another one: what was measured holds no longer.
     pub fn forget_measurements(&mut self) {
         (self.best, self.heard_direct, self.round_not_before, self.unanswered) = (None, None, None, 0);
+        self.hurried = None;
         self.candidates.forget_history();
     }
 

@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     NetworkCheck,
     /// Look at the network again, because its addresses may have moved.
     PeriodicCheck,
+    /// Look for a direct path again soon, while the search is young.
+    QuickRound(NodePublic),
     /// Ping the path of a peer that we send to.
     Heartbeat(NodePublic),
 }

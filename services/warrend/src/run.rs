@@ -119,6 +119,7 @@ async fn write_news(handle: DriverHandle) {
             match notice {
                 Notice::State(state) => info!(?state, "the node's state"),
                 Notice::BrowseToUrl(url) => info!(%url, "a person must sign in"),
+                Notice::Retrying(text) => warn!(%text, "the control server; trying again"),
                 Notice::Error(text) => error!(%text, "the control server"),
                 Notice::Health(items) => {
                     for item in items.iter().filter(|item| item.impacts_connectivity) {

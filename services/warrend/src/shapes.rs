@@ -352,6 +352,7 @@ pub(crate) fn notify(notice: Notice, own: Option<Node>) -> Option<Notify> {
         Notice::BrowseToUrl(url) => Notify { browse_to_url: Some(url), ..nothing },
         Notice::LoginFinished => Notify { login_finished: Some(serde_json::Map::new()), ..nothing },
         Notice::Error(text) => Notify { err_message: Some(text), ..nothing },
+        Notice::Retrying(text) => Notify { warren_retrying: Some(text), ..nothing },
         Notice::SelfChanged => Notify { self_change: Some(own?), ..nothing },
         Notice::Health(items) => Notify { health: Some(health(&items)), ..nothing },
         // An empty line: "something changed, look". The stock bus's whole map is not sent; `status` has it.

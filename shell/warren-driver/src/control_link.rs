@@ -97,7 +97,7 @@ impl Link {
         if let Err(mpsc::error::TrySendError::Full(ask) | mpsc::error::TrySendError::Closed(ask)) = asks.try_send(ask) {
             let inbox = self.inbox.clone();
             self.tasks.spawn(async move {
-                report(&inbox, ask.id, failure(&ask.request, None, "too many requests wait", None)).await;
+                report(&inbox, ask.id, failure(&ask.request, Failed::here("too many requests wait"))).await;
             });
         }
     }
@@ -148,8 +148,9 @@ async fn run_session(
             None => match connect(&ask.target, &mut random).await {
                 Ok(fresh) => fresh,
                 Err(error) => {
-                    let text = with_causes(&error);
-                    report(&inbox, ask.id, failure(&ask.request, None, &text, None)).await;
+                    let text = error.for_a_person(&ask.target.url);
+                    let failed = Failed { is_lasting: error.is_lasting(), ..Failed::here(text) };
+                    report(&inbox, ask.id, failure(&ask.request, failed)).await;
                     continue;
                 }
             },
@@ -173,8 +174,7 @@ async fn carry_out(connection: Connection, ask: Ask, inbox: Inbox<Input>) {
         ControlRequest::Stream(body) => stream(&connection, &target, body, id, &inbox).await,
         ControlRequest::Update(body) => update(&connection, &target, body).await,
     };
-    let event =
-        event.unwrap_or_else(|Failed { status, text, retry_after }| failure(&request, status, &text, retry_after));
+    let event = event.unwrap_or_else(|failed| failure(&request, failed));
     report(&inbox, id, event).await;
 }
 
@@ -188,19 +188,20 @@ struct Failed {
     status: Option<u16>,
     text: String,
     retry_after: Option<Duration>,
+    is_lasting: bool,
 }
 
 impl Failed {
     fn here(text: impl Into<String>) -> Self {
-        Self { status: None, text: text.into(), retry_after: None }
+        Self { status: None, text: text.into(), retry_after: None, is_lasting: false }
     }
 }
 
 /// The event that says that `request` failed.
-fn failure(request: &ControlRequest, status: Option<u16>, text: &str, retry_after: Option<Duration>) -> ControlEvent {
-    let text = text.to_owned();
+fn failure(request: &ControlRequest, failed: Failed) -> ControlEvent {
+    let Failed { status, text, retry_after, is_lasting } = failed;
     match request {
-        ControlRequest::Register(_) => ControlEvent::RegisterFailed { status, text, retry_after },
+        ControlRequest::Register(_) => ControlEvent::RegisterFailed { status, text, retry_after, is_lasting },
         ControlRequest::Stream(_) => ControlEvent::StreamEnded { status, reason: text },
         ControlRequest::Update(_) => ControlEvent::UpdateFailed { reason: text },
     }
@@ -315,7 +316,7 @@ async fn accepted(answer: Response<Incoming>, what: &str) -> Result<Response<Inc
     let body = Limited::new(answer.into_body(), MOST_ANSWER_BYTES).collect().await;
     let bytes = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let page: String = String::from_utf8_lossy(&bytes).trim().chars().take(MOST_ERROR_CHARS).collect();
-    Err(Failed { status: Some(status), text: format!("{what}: http {status}: {page}"), retry_after })
+    Err(Failed { status: Some(status), text: format!("{what}: http {status}: {page}"), retry_after, is_lasting: false })
 }
 
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {

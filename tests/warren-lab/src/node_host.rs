@@ -593,7 +593,9 @@ fn control_event(message: &Message) -> ControlEvent {
 
 fn failed(tag: u8, why: &str) -> ControlEvent {
     match tag {
-        talk::REGISTER => ControlEvent::RegisterFailed { status: None, text: why.into(), retry_after: None },
+        talk::REGISTER => {
+            ControlEvent::RegisterFailed { status: None, text: why.into(), retry_after: None, is_lasting: false }
+        }
         talk::STREAM => ControlEvent::StreamEnded { status: None, reason: why.into() },
         _ => ControlEvent::UpdateFailed { reason: why.into() },
     }

@@ -16,9 +16,6 @@ use super::version::VERSION;
 use crate::life;
 use crate::rights::{self, Helper, Standing};
 
-/// How long a node may take to be in its network.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Where the SOCKS5 proxy of a node without an interface is, if that is free.
 const SOCKS_PORT: u16 = 1055;
 
@@ -45,6 +42,9 @@ pub struct Join {
     /// Without an interface, also where there could be one
     #[arg(long)]
     userspace: bool,
+    /// Give up after this long (0: never)
+    #[arg(long, default_value = "0", value_parser = crate::words::parse_duration)]
+    timeout: Duration,
 }
 
 impl std::fmt::Debug for Join {
@@ -59,7 +59,7 @@ pub fn run(command: Join, socket: Option<PathBuf>) -> Result<()> {
         login_server: Some(command.url.trim_end_matches('/').to_owned()),
         auth_key: command.auth_key.clone(),
         server_key: command.server_key.clone(),
-        timeout: PATIENCE,
+        timeout: command.timeout,
         ..Login::default()
     };
     // Read before rights are given up: the file may be root's.

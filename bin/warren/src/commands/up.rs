@@ -99,6 +99,10 @@ pub async fn run(client: &Client, up: &Up) -> Result<()> {
     if simple && status.have_node_key && !current.control_url.is_empty() && !current.logged_out {
         let mut bus = client.watch(0).await?;
         client.edit_prefs(&MaskedPrefs::new().set("WantRunning", true)).await?;
+        if status.backend_state == BackendState::Starting.as_str() {
+            // It has been at it for a while; what keeps it is no news on the bus any more.
+            status.health.iter().for_each(|problem| eprintln!("# {problem}"));
+        }
         return wait(client, &mut bus, &up.login).await;
     }
     let forgotten = settings::unmentioned(&current, &mentioned);
@@ -178,6 +182,9 @@ async fn follow(
     while let Some(notice) = bus.next().await? {
         if let Some(text) = &notice.err_message {
             bail!("{text}");
+        }
+        if let Some(text) = &notice.warren_retrying {
+            eprintln!("{text}; trying again");
         }
         if let Some(url) = notice.browse_to_url.as_deref().filter(|url| !url.is_empty()) {
             show_url(login, shown, url);

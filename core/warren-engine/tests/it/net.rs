@@ -134,6 +134,7 @@ impl Net {
                     side.delivered.push(delivery);
                 }
                 while let Some(event) = side.engine.poll_event() {
+                    is_quiet = false;
                     side.events.push(event);
                 }
             }

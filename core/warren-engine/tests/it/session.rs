@@ -50,6 +50,22 @@ fn what_waits_for_keys_is_sent_when_they_are_there_and_in_order() {
 }
 
 #[test]
+fn a_handshake_that_found_no_way_leaves_with_the_first_one_that_there_is() {
+    let mut net = Net::new();
+    net.reconfigure(0, |config| (config.peers[0].home, config.peers[0].endpoints) = (None, Vec::new()));
+    net.settle();
+    net.send(0, udp(&net, 0, 1, b"no way yet"));
+    net.pass(Duration::from_millis(500));
+    assert!(net.take_delivered(1).is_empty());
+    let before = net.now;
+    net.reconfigure(0, |config| config.peers[0].home = Some(crate::net::REGION));
+    net.settle();
+    assert_eq!((net.take_delivered(1).len(), net.now), (1, before), "at once, with the keys");
+    let counters = net.sides[0].engine.counters();
+    assert_eq!((counters.dropped(DropReason::NoPath), net.crossed.direct), (0, 0));
+}
+
+#[test]
 fn a_peer_that_never_answers_is_given_up_and_its_packets_are_counted() {
     let mut net = Net::new();
     net.held = Some(Vec::new());

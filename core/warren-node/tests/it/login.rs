@@ -90,11 +90,40 @@ fn what_the_server_says_is_shown_and_tried_again_ever_more_slowly() {
 }
 
 #[test]
+fn a_server_that_is_away_is_no_error_and_one_that_is_another_is() {
+    let mut rig = Rig::new();
+    let (id, _) = rig.up_with_key();
+    rig.notices();
+    let failed = |text: &str, status, is_lasting| ControlEvent::RegisterFailed {
+        status,
+        text: text.into(),
+        retry_after: None,
+        is_lasting,
+    };
+    rig.say(id, failed("connection refused", None, false));
+    assert_eq!(rig.notices(), [Notice::Retrying("connection refused".into())]);
+    for (status, is_lasting, is_error) in
+        [(None, false, false), (Some(503), false, false), (Some(403), false, true), (None, true, true)]
+    {
+        rig.pass(Duration::from_secs(31));
+        let (id, _) = rig.asked().register.expect("it tries again in any case");
+        rig.say(id, failed(&format!("{status:?} {is_lasting}"), status, is_lasting));
+        let notices = rig.notices();
+        let errors = notices.iter().filter(|notice| matches!(notice, Notice::Error(_))).count();
+        let waits = notices.iter().filter(|notice| matches!(notice, Notice::Retrying(_))).count();
+        assert_eq!((errors, waits), if is_error { (1, 0) } else { (0, 1) }, "{status:?} {is_lasting}");
+    }
+}
+
+#[test]
 fn a_server_that_asks_to_wait_is_waited_for() {
     let mut rig = Rig::new();
     let (id, _) = rig.up_with_key();
     let wait = Some(Duration::from_secs(90));
-    rig.say(id, ControlEvent::RegisterFailed { status: Some(429), text: String::new(), retry_after: wait });
+    rig.say(
+        id,
+        ControlEvent::RegisterFailed { status: Some(429), text: String::new(), retry_after: wait, is_lasting: false },
+    );
     rig.pass(Duration::from_secs(89));
     assert!(rig.asked().register.is_none());
     rig.pass(Duration::from_secs(2));

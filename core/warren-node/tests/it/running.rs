@@ -19,7 +19,15 @@ fn a_start_without_control_uses_the_known_map_and_says_its_age() {
     let freshness = rig.node.status(rig.now, rig.wall).map.unwrap();
     assert!(!freshness.live && freshness.age >= Duration::from_secs(7200));
     let (id, _) = rig.asked().register.unwrap();
-    rig.say(id, ControlEvent::RegisterFailed { status: None, text: "connection refused".into(), retry_after: None });
+    rig.say(
+        id,
+        ControlEvent::RegisterFailed {
+            status: None,
+            text: "connection refused".into(),
+            retry_after: None,
+            is_lasting: false,
+        },
+    );
     let health = rig.node.health(rig.now, rig.wall);
     let stale = health.iter().find(|item| item.code == "not-in-map-poll").unwrap();
     assert!(stale.text.contains("connection refused") && stale.text.contains("2 hours old"), "{}", stale.text);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use warren_path::{Event, Hop, SocketId};
-use warren_simnet::Segment;
+use warren_simnet::{HostId, Segment};
 
 use crate::world::{PORT, REGION, RouterKind, World};
 
@@ -144,4 +144,49 @@ fn a_mapping_that_varies_is_noticed_with_two_servers() {
     let (mut world, a, b) = World::pair(RouterKind::Symmetric, RouterKind::Linux);
     let varies = [a, b].map(|host| world.at(host).paths.report().expect("a report").mapping_varies);
     assert_eq!(varies, [Some(true), Some(false)]);
+}
+
+/// How long it takes from the first ping that a person asks for until the path is direct; pings come every 100 ms.
+fn millis_until_direct(world: &mut World, a: HostId, b: HostId, mut each: impl FnMut(&mut World, u64)) -> u64 {
+    let key = world.key(b);
+    for millis in (0..10_000).step_by(100) {
+        each(world, millis);
+        let now = world.internet.now();
+        world.at(a).paths.ping(&key, 0, now);
+        world.run(100);
+        if world.status(a, b).trusted {
+            return millis;
+        }
+    }
+    panic!("no direct path: {}", world.status(a, b).why);
+}
+
+#[test]
+fn a_call_that_the_relay_lost_is_repeated_at_once() {
+    let (mut world, a, b) = World::pair(RouterKind::PortCone, RouterKind::PortCone);
+    world.relay_is_up = false;
+    let millis = millis_until_direct(&mut world, a, b, |world, millis| world.relay_is_up = millis >= 300);
+    assert!(millis <= 1000, "direct after {millis} ms");
+}
+
+#[test]
+fn who_could_not_be_called_is_called_as_soon_as_the_relay_is_there() {
+    let (mut world, a, b) = World::pair(RouterKind::PortCone, RouterKind::Linux);
+    world.set_relay(false);
+    let millis = millis_until_direct(&mut world, a, b, |world, millis| {
+        if millis == 6000 {
+            world.set_relay(true);
+        }
+    });
+    assert!((6000..6500).contains(&millis), "direct after {millis} ms");
+}
+
+#[test]
+fn where_no_direct_path_can_be_the_hurry_ends_soon() {
+    let (mut world, a, b) = World::pair(RouterKind::Symmetric, RouterKind::Symmetric);
+    world.talk(a, b, 10_000);
+    let before = world.at(a).paths.counters().calls_sent;
+    world.talk(a, b, 60_000);
+    let calls = world.at(a).paths.counters().calls_sent - before;
+    assert!((6..=40).contains(&calls), "{calls} calls in a minute");
 }

@@ -85,4 +85,7 @@ pub struct Notify {
     pub browse_to_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<serde_json::Value>,
+    /// Ours: the control server cannot be reached, and is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warren_retrying: Option<String>,
 }
