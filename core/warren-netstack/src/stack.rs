@@ -1,10 +1,13 @@
 //! The stack as a value.
+//!
+//! Only flows with something to do are looked at: those that a packet or the shell touched, and those whose timers are due.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
@@ -61,15 +64,23 @@ pub enum ConnectError {
 pub struct Stack {
     interface: Interface,
     cable: Cable,
-    sockets: SocketSet<'static>,
+    /// For packets of no flow: TCP refuses them.
+    nobody: SocketSet<'static>,
     flows: BTreeMap<FlowId, Flow>,
     by_ends: BTreeMap<(SocketAddr, SocketAddr), FlowId>,
+    /// Flows that peers have opened; the shell has not yet said whether they lead anywhere.
+    undecided: BTreeSet<FlowId>,
+    /// Flows to look at in the next poll.
+    active: BTreeSet<FlowId>,
+    due: BTreeSet<(Instant, FlowId)>,
+    /// The flow that sent last when the cable was full; the next poll begins behind it.
+    last_sender: FlowId,
+    looks: u64,
     addresses: PrefixSet,
     events: VecDeque<Event>,
     next_flow: u64,
     next_port: u16,
     birth: Instant,
-    next_poll: Option<Instant>,
     dropped: u64,
 }
 
@@ -84,15 +95,19 @@ impl Stack {
         let mut stack = Stack {
             interface,
             cable,
-            sockets: SocketSet::new(Vec::new()),
+            nobody: SocketSet::new(Vec::new()),
             flows: BTreeMap::new(),
             by_ends: BTreeMap::new(),
+            undecided: BTreeSet::new(),
+            active: BTreeSet::new(),
+            due: BTreeSet::new(),
+            last_sender: FlowId(0),
+            looks: 0,
             addresses: PrefixSet::default(),
             events: VecDeque::new(),
             next_flow: 1,
             next_port: FIRST_PORT + u16::try_from(random.below(span)).unwrap_or(0),
             birth: now,
-            next_poll: None,
             dropped: 0,
         };
         stack.set_addresses(addresses);
@@ -143,11 +158,7 @@ impl Stack {
                 if view.tcp_flags().opens() {
                     self.open_door(&view);
                 }
-                self.cable.inbound = Some(view.bytes().to_vec());
-                let at = self.at(now);
-                self.interface.poll_ingress_single(at, &mut self.cable, &mut self.sockets);
-                self.cable.inbound = None;
-                self.next_poll = Some(now);
+                self.take_segment(&view, now);
             }
             _ => self.dropped += 1,
         }
@@ -155,16 +166,62 @@ impl Stack {
 
     /// Lets TCP send, retransmit and notice; collects events.
     pub fn poll(&mut self, now: Instant) {
+        while let Some(&(when, id)) = self.due.first()
+            && when <= now
+        {
+            self.due.pop_first();
+            if let Some(flow) = self.flows.get_mut(&id) {
+                flow.due = None;
+                self.active.insert(id);
+            }
+        }
         let at = self.at(now);
-        self.interface.poll(at, &mut self.cable, &mut self.sockets);
-        self.notice();
-        self.next_poll =
-            self.interface.poll_delay(at, &self.sockets).map(|delay| now + Duration::from_micros(delay.total_micros()));
+        self.interface.poll_maintenance(at);
+        let unsent = self.send(at);
+        for id in std::mem::replace(&mut self.active, unsent) {
+            self.looks += 1;
+            self.notice(id);
+            self.schedule(id, at, now);
+        }
+    }
+
+    /// Lets active flows send, a packet each in turn, until nobody has anything or the cable is full. Returns whom the
+    /// full cable kept from sending.
+    fn send(&mut self, at: StackInstant) -> BTreeSet<FlowId> {
+        let behind = self.active.range((Bound::Excluded(self.last_sender), Bound::Unbounded));
+        let mut senders: VecDeque<FlowId> = behind.chain(self.active.range(..=self.last_sender)).copied().collect();
+        while let Some(id) = senders.pop_front() {
+            if self.cable.outbound.len() >= QUEUE_PACKETS {
+                senders.push_front(id);
+                break;
+            }
+            let Some(flow) = self.flows.get_mut(&id) else { continue };
+            if self.interface.poll_egress(at, &mut self.cable, &mut flow.set) == PollResult::SocketStateChanged {
+                senders.push_back(id);
+            }
+            self.last_sender = id;
+        }
+        senders.into_iter().collect()
+    }
+
+    fn schedule(&mut self, id: FlowId, at: StackInstant, now: Instant) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let delay = self.interface.poll_delay(at, &flow.set);
+        let due = delay.map(|delay| now + Duration::from_micros(delay.total_micros()));
+        if flow.due != due {
+            if let Some(before) = std::mem::replace(&mut flow.due, due) {
+                self.due.remove(&(before, id));
+            }
+            self.due.extend(due.map(|due| (due, id)));
+        }
     }
 
     /// When [`Stack::poll`] has something to do by itself.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.next_poll
+        if !self.active.is_empty() {
+            return Some(self.birth);
+        }
+        self.due.first().map(|(at, _)| *at)
     }
 
     /// The next packet for the tunnel.
@@ -179,9 +236,9 @@ impl Stack {
     /// Lets a flow of [`Event::Incoming`] stand.
     pub fn accept(&mut self, id: FlowId) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        flow.undecided = false;
-        self.sockets.get_mut::<Socket<'_>>(flow.handle).pause_synack(false);
-        self.next_poll = Some(self.birth);
+        flow.socket_mut().pause_synack(false);
+        self.undecided.remove(&id);
+        self.active.insert(id);
     }
 
     /// Opens a flow to `remote`; [`Event::Connected`] or [`Event::Refused`] follows.
@@ -199,34 +256,24 @@ impl Stack {
         let connecting = socket.connect(self.interface.context(), tcp::endpoint(remote), tcp::endpoint(local));
         // The only errors are an endpoint without address or port.
         connecting.map_err(|_| ConnectError::NoAddress)?;
-        let handle = self.sockets.add(socket);
-        self.next_poll = Some(self.birth);
-        Ok(self.add_flow(Flow {
-            handle,
-            local,
-            remote,
-            undecided: false,
-            established: false,
-            abandoned: false,
-            told: Told::default(),
-        }))
+        Ok(self.add_flow(Flow::new(socket, local, remote)))
     }
 
     /// Takes bytes that came.
     pub fn read(&mut self, id: FlowId, into: &mut [u8]) -> Read {
         let Some(flow) = self.flows.get_mut(&id) else { return Read::Broken };
-        let socket = self.sockets.get_mut::<Socket<'_>>(flow.handle);
+        let socket = flow.socket_mut();
         if socket.can_recv() {
             let count = socket.recv_slice(into).unwrap_or(0);
             // What was taken makes room that the peer must hear of.
-            self.next_poll = Some(self.birth);
+            self.active.insert(id);
             if count > 0 || into.is_empty() {
                 return Read::Bytes(count);
             }
         }
         match socket.state() {
             State::CloseWait | State::LastAck | State::Closing | State::TimeWait => Read::Finished,
-            State::Closed if flow.told.ended && flow.established && !was_reset(socket) => Read::Finished,
+            State::Closed if flow.told.ended && flow.established && !was_reset(flow.socket()) => Read::Finished,
             State::Closed => Read::Broken,
             _ => {
                 flow.told.readable = false;
@@ -238,7 +285,7 @@ impl Stack {
     /// Queues bytes to send; returns how many found room. `None`: the flow takes no more, ever.
     pub fn write(&mut self, id: FlowId, bytes: &[u8]) -> Option<usize> {
         let flow = self.flows.get_mut(&id)?;
-        let socket = self.sockets.get_mut::<Socket<'_>>(flow.handle);
+        let socket = flow.socket_mut();
         if !socket.may_send() {
             return if matches!(socket.state(), State::SynSent | State::SynReceived) { Some(0) } else { None };
         }
@@ -246,15 +293,15 @@ impl Stack {
         if count < bytes.len() {
             flow.told.writable = false;
         }
-        self.next_poll = Some(self.birth);
+        self.active.insert(id);
         Some(count)
     }
 
     /// We have finished sending; what is queued still goes, and the peer may go on.
     pub fn finish(&mut self, id: FlowId) {
-        if let Some(flow) = self.flows.get(&id) {
-            self.sockets.get_mut::<Socket<'_>>(flow.handle).close();
-            self.next_poll = Some(self.birth);
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.socket_mut().close();
+            self.active.insert(id);
         }
     }
 
@@ -270,10 +317,10 @@ impl Stack {
     pub fn abort(&mut self, id: FlowId) {
         if let Some(flow) = self.flows.get_mut(&id) {
             flow.abandoned = true;
-            let socket = self.sockets.get_mut::<Socket<'_>>(flow.handle);
+            let socket = flow.socket_mut();
             socket.pause_synack(false);
             socket.abort();
-            self.next_poll = Some(self.birth);
+            self.active.insert(id);
         }
     }
 
@@ -296,6 +343,11 @@ impl Stack {
 
     pub fn flows(&self) -> usize {
         self.flows.len()
+    }
+
+    /// How often polls have looked at a flow: it grows with what happens, not with how many flows there are.
+    pub fn looks(&self) -> u64 {
+        self.looks
     }
 
     /// Packets that were not for us, not whole, of no use, or for which there was no room.
@@ -343,8 +395,7 @@ impl Stack {
         if self.by_ends.contains_key(&(local, remote)) || local.port() == 0 || remote.port() == 0 {
             return;
         }
-        let undecided = self.flows.values().filter(|flow| flow.undecided).count();
-        if self.flows.len() >= MAX_FLOWS || undecided >= MAX_UNDECIDED {
+        if self.flows.len() >= MAX_FLOWS || self.undecided.len() >= MAX_UNDECIDED {
             self.dropped += 1;
             return;
         }
@@ -353,16 +404,8 @@ impl Stack {
             return;
         }
         socket.pause_synack(true);
-        let handle = self.sockets.add(socket);
-        let id = self.add_flow(Flow {
-            handle,
-            local,
-            remote,
-            undecided: true,
-            established: false,
-            abandoned: false,
-            told: Told::default(),
-        });
+        let id = self.add_flow(Flow::new(socket, local, remote));
+        self.undecided.insert(id);
         self.events.push_back(Event::Incoming { id, local, remote });
     }
 
@@ -371,7 +414,24 @@ impl Stack {
         self.next_flow += 1;
         self.by_ends.insert((flow.local, flow.remote), id);
         self.flows.insert(id, flow);
+        self.active.insert(id);
         id
+    }
+
+    fn take_segment(&mut self, view: &PacketView<'_>, now: Instant) {
+        let local = SocketAddr::new(view.dst(), view.dst_port());
+        let remote = SocketAddr::new(view.src(), view.src_port());
+        let id = self.by_ends.get(&(local, remote)).copied();
+        let set = match id.and_then(|id| self.flows.get_mut(&id)) {
+            Some(flow) => &mut flow.set,
+            None => &mut self.nobody,
+        };
+        self.cable.inbound = Some(view.bytes().to_vec());
+        let passed = now.saturating_duration_since(self.birth).as_micros();
+        let at = StackInstant::from_micros(i64::try_from(passed).unwrap_or(i64::MAX));
+        self.interface.poll_ingress_single(at, &mut self.cable, set);
+        self.cable.inbound = None;
+        self.active.extend(id);
     }
 
     fn free_port(&mut self, own: IpAddr, remote: SocketAddr) -> Option<SocketAddr> {
@@ -385,47 +445,51 @@ impl Stack {
         None
     }
 
-    /// Compares every flow with what the shell knows of it.
-    fn notice(&mut self) {
-        let mut gone = Vec::new();
-        for (id, flow) in &mut self.flows {
-            let socket = self.sockets.get::<Socket<'_>>(flow.handle);
-            let now = tcp::readiness(socket);
-            let stands = !matches!(socket.state(), State::Closed | State::Listen | State::SynSent | State::SynReceived);
-            if stands && !flow.established {
-                flow.established = true;
-                self.events.push_back(Event::Connected(*id));
+    /// Compares a flow with what the shell knows of it.
+    fn notice(&mut self, id: FlowId) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let socket = flow.socket();
+        let (state, now) = (socket.state(), tcp::readiness(socket));
+        let stands = !matches!(state, State::Closed | State::Listen | State::SynSent | State::SynReceived);
+        if stands && !flow.established {
+            flow.established = true;
+            self.events.push_back(Event::Connected(id));
+        }
+        if flow.abandoned {
+            // A reset that was asked for has left by now, unless the cable is full.
+            let has_left = !self.active.contains(&id);
+            if has_left && (state == State::Closed || state == State::TimeWait) {
+                self.forget(id);
             }
-            if flow.abandoned {
-                if socket.state() == State::Closed || socket.state() == State::TimeWait {
-                    gone.push(*id);
-                }
-                continue;
-            }
-            if now.ended && !flow.established {
-                self.events.push_back(Event::Refused(*id));
-                gone.push(*id);
-                continue;
-            }
-            let news = (now.readable && !flow.told.readable)
-                || (now.writable && !flow.told.writable)
-                || (now.ended && !flow.told.ended);
-            flow.told = Told {
-                readable: now.readable || flow.told.readable,
-                writable: now.writable || flow.told.writable,
-                ended: now.ended || flow.told.ended,
-            };
-            if news {
-                self.events.push_back(Event::Changed(*id));
+            return;
+        }
+        if now.ended && !flow.established {
+            self.events.push_back(Event::Refused(id));
+            self.forget(id);
+            return;
+        }
+        let news = (now.readable && !flow.told.readable)
+            || (now.writable && !flow.told.writable)
+            || (now.ended && !flow.told.ended);
+        flow.told = Told {
+            readable: now.readable || flow.told.readable,
+            writable: now.writable || flow.told.writable,
+            ended: now.ended || flow.told.ended,
+        };
+        if news {
+            self.events.push_back(Event::Changed(id));
+        }
+    }
+
+    fn forget(&mut self, id: FlowId) {
+        if let Some(flow) = self.flows.remove(&id) {
+            self.by_ends.remove(&(flow.local, flow.remote));
+            if let Some(due) = flow.due {
+                self.due.remove(&(due, id));
             }
         }
-        for id in gone {
-            // A reset that was asked for has left with the poll before this.
-            if let Some(flow) = self.flows.remove(&id) {
-                self.by_ends.remove(&(flow.local, flow.remote));
-                self.sockets.remove(flow.handle);
-            }
-        }
+        self.undecided.remove(&id);
+        self.active.remove(&id);
     }
 }
 

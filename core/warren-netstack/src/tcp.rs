@@ -1,8 +1,9 @@
 //! TCP flows: one socket each, known by a number that is never used again.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
-use smoltcp::iface::SocketHandle;
+use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Duration;
 use smoltcp::wire::{IpAddress, IpEndpoint};
@@ -40,16 +41,34 @@ pub(crate) struct Told {
 }
 
 pub(crate) struct Flow {
-    pub(crate) handle: SocketHandle,
+    /// Its one socket, in a set of its own: what a flow costs does not depend on how many others there are.
+    pub(crate) set: SocketSet<'static>,
+    handle: SocketHandle,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
-    /// A peer opened it; the shell has not yet said whether it leads anywhere.
-    pub(crate) undecided: bool,
     /// It was established once: an end before that is a refusal.
     pub(crate) established: bool,
     /// The shell has let go of it; it goes when TCP is done.
     pub(crate) abandoned: bool,
     pub(crate) told: Told,
+    /// When its timers want it to be looked at, if nothing happens before.
+    pub(crate) due: Option<Instant>,
+}
+
+impl Flow {
+    pub(crate) fn new(socket: Socket<'static>, local: SocketAddr, remote: SocketAddr) -> Self {
+        let mut set = SocketSet::new(Vec::with_capacity(1));
+        let handle = set.add(socket);
+        Flow { set, handle, local, remote, established: false, abandoned: false, told: Told::default(), due: None }
+    }
+
+    pub(crate) fn socket(&self) -> &Socket<'static> {
+        self.set.get(self.handle)
+    }
+
+    pub(crate) fn socket_mut(&mut self) -> &mut Socket<'static> {
+        self.set.get_mut(self.handle)
+    }
 }
 
 pub(crate) fn socket() -> Socket<'static> {

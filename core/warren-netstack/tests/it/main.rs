@@ -197,6 +197,43 @@ fn echo_is_answered_and_datagrams_pass_both_ways() {
 }
 
 #[test]
+fn a_thousand_idle_flows_cost_a_busy_one_nothing() {
+    let mut world = World::new(0);
+    for _ in 0..1000 {
+        world.connect();
+    }
+    // What is still on its way settles.
+    for _ in 0..200 {
+        world.step();
+    }
+    let (busy, _) = world.connect();
+    let before = (world.a.looks(), world.b.looks());
+    for _ in 0..100 {
+        assert_eq!(world.a.write(busy, b"x"), Some(1));
+        world.step();
+    }
+    let looks = (world.a.looks() - before.0, world.b.looks() - before.1);
+    assert!(looks.0 < 1000 && looks.1 < 1000, "{looks:?} looks for a hundred packets");
+}
+
+#[test]
+fn flows_share_a_full_cable() {
+    let mut world = World::new(0);
+    let flows = [(); 4].map(|()| world.connect().0);
+    let filled = flows.map(|flow| world.a.write(flow, &[1; 256 << 10]).unwrap());
+    assert_eq!(filled, [256 << 10; 4]);
+    world.a.poll(world.now);
+    let mut ports: Vec<u16> = Vec::new();
+    for _ in 0..16 {
+        let packet = world.a.poll_packet().expect("much to send");
+        ports.push(PacketView::parse(&packet).unwrap().src_port());
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 4, "each has its turn");
+}
+
+#[test]
 fn a_flood_of_knocks_is_bounded() {
     let mut world = World::new(0);
     for port in 1..5000_u16 {
