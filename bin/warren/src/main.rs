@@ -17,10 +17,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use commands::{
-    control, doctor, join, login, nc, netcheck, ping, policy, quickstart, serve, set, status, switch, up, version,
-    whois,
+    bugreport, control, doctor, get, join, login, metrics, nc, netcheck, ping, policy, quickstart, serve, set, status,
+    switch, up, version, whois,
 };
 
 /// Reach your machines, wherever they are: a self-hosted mesh VPN.
@@ -50,6 +50,8 @@ enum Command {
     Logout,
     /// Change settings of this node
     Set(set::Set),
+    /// Show settings of this node
+    Get(get::Get),
     /// Choose the current network
     Switch(switch::Switch),
     /// Show this node and its peers
@@ -66,6 +68,12 @@ enum Command {
     Nc(nc::Nc),
     /// Look for what is wrong, and say what to do
     Doctor(doctor::Doctor),
+    /// This node in numbers, as Prometheus text
+    Metrics(metrics::Metrics),
+    /// Collect what somebody who helps needs to know; it is printed, not sent
+    Bugreport(bugreport::BugReport),
+    /// Words for a shell that complete this command line, such as: source <(warren completion bash)
+    Completion { shell: clap_complete::Shell },
     /// Show the version
     Version(version::Version),
     /// Policy files
@@ -152,6 +160,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Quickstart(command) => quickstart::run(&command),
         Command::Join(command) => join::run(command, socket),
         Command::Policy(command) => policy::run(&command),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());
+            Ok(())
+        }
         Command::Helper(_) => anyhow::bail!("the helper is entered by its name as the first word: warren helper run"),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -184,6 +196,9 @@ async fn ask(command: Command, socket: Option<PathBuf>) -> Result<()> {
         Command::Netcheck(command) => netcheck::run(&client, &command).await,
         Command::Whois(command) => whois::run(&client, &command).await,
         Command::Nc(command) => nc::run(&client, &command).await,
+        Command::Get(command) => get::run(&client, &command).await,
+        Command::Metrics(command) => metrics::run(&client, &command).await,
+        Command::Bugreport(command) => bugreport::run(&client, &command).await,
         Command::Doctor(command) => doctor::run(&client, &command, named).await,
         Command::Version(command) => version::run(&client, &command).await,
         Command::Debug(Debug::Counters) => {
@@ -225,11 +240,20 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
-
     #[test]
     fn the_table_of_commands_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_shell_of_the_three_completes_subcommands() {
+        use clap_complete::Shell::{Bash, Fish, Zsh};
+        for shell in [Bash, Zsh, Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut script);
+            let script = String::from_utf8(script).expect("text");
+            assert!(script.contains("quickstart") && script.contains("netcheck"), "{shell}");
+        }
     }
 
     #[test]

@@ -32,6 +32,9 @@ const SYSTEM_STATE: &str = "/var/lib/warren";
 /// Whom services run as where root started them and nobody is behind sudo.
 const SERVICE_USER: &str = "warren";
 
+/// Stands in the list of users beside a user that we made: only such a one is ours to remove.
+const MADE_BY_US: &str = "Warren services (made by warren itself)";
+
 /// Where things are kept, and how an interface is to be had.
 pub struct Standing {
     /// Folder of all state; a service's is below.
@@ -140,6 +143,8 @@ fn service_user() -> Result<User> {
     let made = Command::new("useradd")
         .args([
             "--system",
+            "--comment",
+            MADE_BY_US,
             "--user-group",
             "--home-dir",
             SYSTEM_STATE,
@@ -156,6 +161,26 @@ fn service_user() -> Result<User> {
         Err(error) => bail!("make the system user {SERVICE_USER}: useradd: {error}"),
     }
     find()?.with_context(|| format!("useradd made no user {SERVICE_USER}"))
+}
+
+/// Removes the system user if we made it and nothing is kept for it any more. Says whether it did.
+///
+/// # Errors
+/// When the system does not let us.
+pub fn remove_service_user() -> Result<bool> {
+    let user = User::from_name(SERVICE_USER).context("read the list of users")?;
+    let is_ours = user.is_some_and(|user| user.gecos.to_bytes() == MADE_BY_US.as_bytes());
+    if !is_ours || !places::is_root() || Path::new(SYSTEM_STATE).exists() {
+        return Ok(false);
+    }
+    let removed = Command::new("userdel").arg(SERVICE_USER).stdin(Stdio::null()).output();
+    match removed {
+        Ok(output) if output.status.success() => Ok(true),
+        Ok(output) => {
+            bail!("remove the system user {SERVICE_USER}: {}", String::from_utf8_lossy(&output.stderr).trim())
+        }
+        Err(error) => bail!("remove the system user {SERVICE_USER}: userdel: {error}"),
+    }
 }
 
 fn make_for(folder: &Path, user: &User, mode: u32) -> Result<()> {

@@ -103,6 +103,22 @@ fn routes(settings: &Settings) -> Result<Vec<String>> {
     Ok(routes)
 }
 
+/// Every setting with its value, by its flag.
+pub fn values(prefs: &Prefs) -> Vec<(&'static str, serde_json::Value)> {
+    let Ok(fields) = serde_json::to_value(prefs) else { return Vec::new() };
+    ROWS.iter().map(|row| (row.flag, fields.get(row.field).cloned().unwrap_or_default())).collect()
+}
+
+/// A value as its flag takes it.
+pub fn shown(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(list) => list.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
 /// Flags for settings that are not at their default and are not in `mentioned`: what `up` would silently undo.
 pub fn unmentioned(current: &Prefs, mentioned: &MaskedPrefs) -> Vec<String> {
     let (Ok(now), Ok(usual)) = (serde_json::to_value(current), serde_json::to_value(Prefs::default())) else {
@@ -119,14 +135,7 @@ pub fn unmentioned(current: &Prefs, mentioned: &MaskedPrefs) -> Vec<String> {
             if same {
                 return None;
             }
-            let text = match value {
-                serde_json::Value::String(text) => text.clone(),
-                serde_json::Value::Array(list) => {
-                    list.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(",")
-                }
-                other => other.to_string(),
-            };
-            Some(format!("--{}={text}", row.flag))
+            Some(format!("--{}={}", row.flag, shown(value)))
         })
         .collect()
 }
@@ -142,6 +151,16 @@ mod tests {
         let mut fields: Vec<&str> = edit.fields().collect();
         fields.sort_unstable();
         assert_eq!(fields, ["CorpDNS", "Hostname"]);
+    }
+
+    #[test]
+    fn every_setting_has_a_value_and_lists_are_shown_as_they_are_given() {
+        let prefs = Prefs { shields_up: true, hostname: "x".into(), ..Prefs::default() };
+        let values = values(&prefs);
+        let of = |flag: &str| values.iter().find(|(name, _)| *name == flag).map(|(_, value)| shown(value));
+        assert_eq!(values.len(), ROWS.len());
+        assert_eq!((of("shields-up").as_deref(), of("hostname").as_deref()), (Some("true"), Some("x")));
+        assert_eq!(shown(&serde_json::json!(["10.0.0.0/8", "::/0"])), "10.0.0.0/8,::/0");
     }
 
     #[test]

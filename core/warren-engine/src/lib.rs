@@ -45,3 +45,4 @@ pub use engine::{Engine, EngineEvent, PeerStats, Run};
 pub use inbound::Burst;
 pub use jobs::{OpenJob, Opened, SealJob, Sealed};
 pub use pings::{InnerPing, InnerPingId, PingError};
+pub use warren_wireguard::Counters as HandshakeCounters;

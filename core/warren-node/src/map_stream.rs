@@ -140,7 +140,6 @@ impl Node {
         }
         let effects = &change.effects;
         if let Some(ping) = &effects.ping_request
-            && ping.types.is_empty()
             && !ping.url.is_empty()
             && ping.url != self.last_ping_url
         {

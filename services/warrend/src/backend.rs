@@ -1,6 +1,8 @@
 //! LocalAPI's questions put to the running node. What is asked and changed together happens in one turn of the node.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,7 +15,7 @@ use warren_node::{Command, CommandError, Node, Notice, ProfileId, ProfileSummary
 use warren_wire::{AuthKey, RelayMap};
 
 use crate::local_api::{Backend, Refusal, Stream, WhoIsQuestion};
-use crate::shapes;
+use crate::{metrics, shapes};
 
 /// The node gives a ping up by itself after some ten seconds; this is for a node that hangs.
 const PING_PATIENCE: Duration = Duration::from_secs(30);
@@ -29,12 +31,14 @@ const WATCHER_ROOM: usize = 256;
 pub struct NodeBackend {
     handle: DriverHandle,
     version: String,
+    /// What LocalAPI was sent and is no request.
+    refused: Arc<AtomicU64>,
 }
 
 impl NodeBackend {
     /// `version` is this program's own, stated beside that of the contract.
     pub fn new(handle: DriverHandle, version: String) -> Self {
-        NodeBackend { handle, version }
+        NodeBackend { handle, version, refused: Arc::default() }
     }
 
     async fn command(&self, command: Command) -> Result<Reply, Refusal> {
@@ -214,9 +218,19 @@ impl Backend for NodeBackend {
     }
 
     async fn counters(&self) -> Result<serde_json::Value, Refusal> {
-        let engine = self.handle.ask(|node, _, _| *node.engine().counters()).await.map_err(stopped)?;
+        let counted = self.handle.ask(|node, _, _| shapes::Counted::of(node)).await.map_err(stopped)?;
         let driver = self.handle.facts().await.map_err(stopped)?;
-        Ok(shapes::counters(&engine, &driver))
+        Ok(shapes::counters(&counted, &driver, self.refused.load(Ordering::Relaxed)))
+    }
+
+    async fn user_metrics(&self) -> Result<String, Refusal> {
+        let asked = self.handle.ask(|node, now, wall| (node.status(now, wall), shapes::Counted::of(node)));
+        let (status, counted) = asked.await.map_err(stopped)?;
+        Ok(metrics::text(&status, &counted.engine))
+    }
+
+    fn note_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn dial(&self, host: String, port: u16) -> Result<Box<dyn Stream>, Refusal> {

@@ -10,6 +10,7 @@
 //! | `port` | `WARREN_NODE_PORT` | UDP port to try first |
 //! | `mtu` | `WARREN_NODE_MTU` | bytes in a packet of the interface |
 //! | `socks5_server` | `WARREN_NODE_SOCKS5_SERVER` | where to open a SOCKS5 proxy |
+//! | `outbound_http_proxy_listen` | `WARREN_NODE_OUTBOUND_HTTP_PROXY_LISTEN` | where to open an HTTP proxy |
 //! | `login_server`, `auth_key`, `server_key`, `hostname` | `WARREN_NODE_LOGIN_SERVER` … | the network to join at the first start |
 
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub struct Settings {
     pub port: Option<u16>,
     pub mtu: Option<u16>,
     pub socks5_server: Option<String>,
+    pub outbound_http_proxy_listen: Option<String>,
     pub login_server: Option<String>,
     /// The key itself, or `file:PATH`.
     pub auth_key: Option<String>,
@@ -48,7 +50,7 @@ impl std::fmt::Debug for Settings {
 }
 
 /// Every key of [`Settings`].
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "state",
     "socket",
     "stock_socket",
@@ -57,6 +59,7 @@ const KEYS: [&str; 12] = [
     "port",
     "mtu",
     "socks5_server",
+    "outbound_http_proxy_listen",
     "login_server",
     "auth_key",
     "server_key",
@@ -77,6 +80,7 @@ pub struct Config {
     pub port: u16,
     pub mtu: u16,
     pub socks5: Option<SocketAddr>,
+    pub http_proxy: Option<SocketAddr>,
     pub login: Option<AutoLogin>,
     /// This program's version.
     pub version: String,
@@ -183,6 +187,7 @@ impl Settings {
             port: over.port.or(self.port),
             mtu: over.mtu.or(self.mtu),
             socks5_server: over.socks5_server.or(self.socks5_server),
+            outbound_http_proxy_listen: over.outbound_http_proxy_listen.or(self.outbound_http_proxy_listen),
             login_server: over.login_server.or(self.login_server),
             auth_key: over.auth_key.or(self.auth_key),
             server_key: over.server_key.or(self.server_key),
@@ -195,13 +200,15 @@ impl Settings {
     /// # Errors
     /// [`ConfigError::Listen`].
     pub fn socks5(&self) -> Result<Option<SocketAddr>, ConfigError> {
-        let Some(text) = &self.socks5_server else { return Ok(None) };
-        let wrong = || ConfigError::Listen { text: text.clone() };
-        if let Ok(port) = text.trim_start_matches(':').parse::<u16>() {
-            return Ok(Some(SocketAddr::from(([127, 0, 0, 1], port))));
-        }
-        let text = text.replace("localhost:", "127.0.0.1:");
-        text.parse().map(Some).map_err(|_| wrong())
+        listen_address(self.socks5_server.as_deref())
+    }
+
+    /// Where to open the HTTP proxy, in the same forms.
+    ///
+    /// # Errors
+    /// [`ConfigError::Listen`].
+    pub fn http_proxy(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        listen_address(self.outbound_http_proxy_listen.as_deref())
     }
 
     /// The MTU asked for, or the usual one.
@@ -245,6 +252,16 @@ impl Settings {
             hostname: self.hostname.clone(),
         }))
     }
+}
+
+fn listen_address(text: Option<&str>) -> Result<Option<SocketAddr>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    let wrong = || ConfigError::Listen { text: text.to_owned() };
+    if let Ok(port) = text.trim_start_matches(':').parse::<u16>() {
+        return Ok(Some(SocketAddr::from(([127, 0, 0, 1], port))));
+    }
+    let text = text.replace("localhost:", "127.0.0.1:");
+    text.parse().map(Some).map_err(|_| wrong())
 }
 
 /// What else the writer of `unknown` may have meant.

@@ -7,6 +7,7 @@
 //! | who may ask what on the Unix socket | [`local_api`] |
 //! | LocalAPI's questions put to the node | [`backend`] |
 //! | the node's facts in the stock JSON shapes | `shapes` |
+//! | numbers for those who collect metrics | `metrics` |
 //!
 //! What it is not: nothing here decides about networks; that is `warren-node`, driven by `warren-driver`.
 
@@ -15,6 +16,7 @@
 pub mod backend;
 pub mod config;
 pub mod local_api;
+mod metrics;
 mod run;
 mod shapes;
 

@@ -59,6 +59,7 @@ pub async fn run(
         mode: config.helper.map_or(Mode::Userspace, Mode::Interface),
         listen_port: config.port,
         socks5: config.socks5,
+        http_proxy: config.http_proxy,
         mtu: config.mtu,
         version: config.version.clone(),
     })

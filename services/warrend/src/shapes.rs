@@ -10,7 +10,7 @@ use warren_api::local::{
 };
 use warren_crypto::UnixTime;
 use warren_driver::DriverFacts;
-use warren_engine::{Counters, DropReason};
+use warren_engine::{Counters, DropReason, HandshakeCounters};
 use warren_ip::Prefix;
 use warren_node::{HealthItem, Notice, PrefsEdit, ProfileSummary, Severity};
 use warren_path::{Hop, PathStatus, Report};
@@ -308,7 +308,24 @@ pub(crate) fn netcheck(report: &Report, now: Instant, time: UnixTime) -> Netchec
     }
 }
 
-pub(crate) fn counters(engine: &Counters, driver: &DriverFacts) -> serde_json::Value {
+/// What the data plane counted, part by part.
+#[derive(Clone, Copy)]
+pub(crate) struct Counted {
+    pub(crate) engine: Counters,
+    paths: warren_path::Counters,
+    handshakes: HandshakeCounters,
+}
+
+impl Counted {
+    pub(crate) fn of(node: &warren_node::Node) -> Self {
+        let engine = node.engine();
+        Self { engine: *engine.counters(), paths: *engine.paths().counters(), handshakes: *engine.handshake_counters() }
+    }
+}
+
+/// Everything that was counted, drops by reason. `refused_requests`: by LocalAPI.
+pub(crate) fn counters(counted: &Counted, driver: &DriverFacts, refused_requests: u64) -> serde_json::Value {
+    let Counted { engine, paths, handshakes } = counted;
     let engine_drops = DropReason::ALL.into_iter().map(|reason| (reason.name(), engine.dropped(reason)));
     let drops = &driver.drops;
     let driver_drops = [
@@ -318,6 +335,10 @@ pub(crate) fn counters(engine: &Counters, driver: &DriverFacts) -> serde_json::V
         ("tun-write", drops.tun_write),
         ("no-tun", drops.no_tun),
         ("tun-read", drops.tun_read),
+        ("datagrams", drops.datagrams),
+        ("socks5", drops.socks5),
+        ("http-proxy", drops.http_proxy),
+        ("local-api", refused_requests),
     ];
     let sockets = driver.sockets.iter().zip(&driver.udp).map(|(bound, udp)| {
         serde_json::json!({
@@ -338,6 +359,39 @@ pub(crate) fn counters(engine: &Counters, driver: &DriverFacts) -> serde_json::V
         "packets_in": engine.packets_in,
         "bytes_in": engine.bytes_in,
         "runs": engine.runs,
+        "disco": {
+            "pings_sent": paths.pings_sent,
+            "pongs_sent": paths.pongs_sent,
+            "calls_sent": paths.calls_sent,
+            "stun_sent": paths.stun_sent,
+            "pongs_received": paths.pongs_received,
+            "calls_received": paths.calls_received,
+            "dropped": {
+                "malformed": paths.drop_malformed,
+                "unknown-sender": paths.drop_unknown_sender,
+                "forged": paths.drop_forged,
+                "unknown-message": paths.drop_unknown_message,
+                "call-not-relayed": paths.drop_call_not_relayed,
+                "unexpected-pong": paths.drop_unexpected_pong,
+                "unexpected-stun": paths.drop_unexpected_stun,
+                "duplicate-ping": paths.drop_duplicate_ping,
+            },
+        },
+        "handshakes": {
+            "initiations_sent": handshakes.initiations_sent,
+            "initiations_answered": handshakes.initiations_answered,
+            "finished": handshakes.handshakes_finished,
+            "given_up": handshakes.given_up,
+            "cookies_sent": handshakes.cookies_sent,
+            "dropped": {
+                "malformed": handshakes.malformed,
+                "bad-mac1": handshakes.bad_mac1,
+                "rate-limited": handshakes.rate_limited,
+                "forged": handshakes.forged,
+                "unknown-peer": handshakes.unknown_peer,
+                "replayed": handshakes.replayed_initiations,
+            },
+        },
         "dropped": engine_drops.chain(driver_drops).collect::<BTreeMap<_, u64>>(),
         "sockets": sockets.collect::<Vec<_>>(),
     })

@@ -88,6 +88,11 @@ impl Link {
         }
     }
 
+    /// The connection of the session, if one stands.
+    pub(crate) fn connection(&self) -> Option<Connection> {
+        self.connection.lock().ok().and_then(|shared| shared.clone()).filter(Connection::is_live)
+    }
+
     pub(crate) fn ask(&mut self, id: RequestId, request: ControlRequest, target: ControlTarget) {
         let ask = Ask { id, request, target };
         let asks = match &self.session {

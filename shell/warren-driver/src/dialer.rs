@@ -4,14 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use warren_node::mesh_ranges;
 
 use crate::event_loop::Input;
 use crate::inbox::Inbox;
-use crate::socks5::{Dial, DialError, Target};
+use crate::socks5::{Dial, DialError, Relaying, Target};
+use crate::socks5_udp::{Association, MeshPort};
 
 /// Both directions of an opened connection.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -48,7 +49,7 @@ impl Dialer {
     }
 
     /// Names of the network come first; the host's resolver knows the rest.
-    async fn addresses(&self, target: Target) -> Result<Vec<SocketAddr>, DialError> {
+    pub(crate) async fn addresses(&self, target: Target) -> Result<Vec<SocketAddr>, DialError> {
         let (name, port) = match target {
             Target::Address(ip, port) => return Ok(vec![SocketAddr::new(ip, port)]),
             Target::Name(name, port) => (name, port),
@@ -99,5 +100,19 @@ impl Dial for Dialer {
 
     async fn dial(&self, target: Target) -> Result<MeshStream, DialError> {
         self.open(target).await
+    }
+
+    async fn associate(&self, client: IpAddr, here: IpAddr) -> Result<(SocketAddr, Relaying), DialError> {
+        let door = UdpSocket::bind((here, 0)).await.map_err(|_| DialError::Busy)?;
+        let addr = door.local_addr().map_err(|_| DialError::Busy)?;
+        let mut mesh = None;
+        if self.userspace {
+            let (reply, answer) = oneshot::channel();
+            self.inbox.send(Input::OpenDatagrams(reply)).await.map_err(|_| DialError::Stopped)?;
+            let (port, arriving) = answer.await.map_err(|_| DialError::Stopped)?.ok_or(DialError::Busy)?;
+            mesh = Some(MeshPort { port, arriving, inbox: self.inbox.clone() });
+        }
+        let association = Association { door, client, mesh, dialer: self.clone() };
+        Ok((addr, Box::pin(association.run())))
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -25,9 +25,11 @@ use warren_os::helper::{Client, ClientError};
 
 use crate::clock::Clock;
 use crate::control_link::Link;
+use crate::datagrams::{self, Datagrams, FORWARD_ROOM};
 use crate::dialer::{Dialer, MeshStream};
 use crate::event_loop::{DriverFacts, EventLoop, Input, Parts};
 use crate::host::{self, HelperDoor, HostKeeper};
+use crate::http_proxy;
 use crate::inbox::{Inbox, Stopped, inbox};
 use crate::packets::{Packets, Plane};
 use crate::relays::Relays;
@@ -46,6 +48,8 @@ pub struct DriverConfig {
     pub listen_port: u16,
     /// Where to open a SOCKS5 door, if at all.
     pub socks5: Option<SocketAddr>,
+    /// Where to open an HTTP proxy, if at all.
+    pub http_proxy: Option<SocketAddr>,
     /// Bytes in an inner packet; [`warren_node::DEFAULT_MTU`] unless configured.
     pub mtu: u16,
     /// The program's version as others shall see it.
@@ -76,8 +80,9 @@ pub enum StartError {
     Helper(#[from] ClientError),
     #[error("open UDP sockets")]
     Udp(#[source] io::Error),
-    #[error("open the SOCKS5 door at {address}")]
-    Socks5 {
+    #[error("open the {what} at {address}")]
+    Door {
+        what: &'static str,
         address: SocketAddr,
         #[source]
         source: io::Error,
@@ -108,7 +113,16 @@ struct Running {
     inbox: Inbox<Input>,
     dialer: Dialer,
     socks5: Option<SocketAddr>,
+    http_proxy: Option<SocketAddr>,
+    refused: Refused,
     parts: Mutex<Option<RunningParts>>,
+}
+
+/// Who knocked at the proxies and was no client.
+#[derive(Default)]
+struct Refused {
+    socks5: Arc<AtomicU64>,
+    http_proxy: Arc<AtomicU64>,
 }
 
 struct RunningParts {
@@ -143,10 +157,8 @@ impl Driver {
         let mut random = Random::from_seed(seed().map_err(StartError::Kernel)?);
         let clock = Clock::start();
         let (inbox, outlet) = inbox(INBOX_ROOM).map_err(StartError::Kernel)?;
-        let socks5 = match config.socks5 {
-            Some(address) => Some(open_socks5(address).await?),
-            None => None,
-        };
+        let socks5 = open_door("SOCKS5 proxy", config.socks5).await?;
+        let http_proxy = open_door("HTTP proxy", config.http_proxy).await?;
         let mut base = Base::open(config.mode, config.listen_port)?;
 
         let userspace = base.helper.is_none();
@@ -174,7 +186,9 @@ impl Driver {
             None => None,
         };
         let packets = Packets::new(base.sockets, plane, runs, Arc::clone(&relay_drops));
-        let streams = Streams::new(inbox.bell());
+        let own_ports = packets.local_sockets().iter().map(|socket| socket.bound.port()).collect();
+        let (forward, forwarded) = mpsc::channel(FORWARD_ROOM);
+        let streams = Streams::new(inbox.bell(), Datagrams::new(forward, own_ports));
         let event_loop = EventLoop::new(Parts { node, clock, packets, outlet, orders, keeper, streams, interface })
             .map_err(StartError::Kernel)?;
 
@@ -188,10 +202,16 @@ impl Driver {
         };
         let supervisor = tokio::spawn(supervisor.run(waiting_orders));
         tasks.spawn(Relays::new(inbox.clone(), clock, random.fork(), relay_drops).run(latest_relays, waiting_runs));
+        tasks.spawn(datagrams::forward(forwarded, inbox.clone()));
         let dialer = Dialer::new(inbox.clone(), userspace);
+        let refused = Refused::default();
         let socks5_addr = socks5.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = socks5 {
-            tasks.spawn(socks5::serve(listener, dialer.clone()));
+            tasks.spawn(socks5::serve(listener, dialer.clone(), Arc::clone(&refused.socks5)));
+        }
+        let http_proxy_addr = http_proxy.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = http_proxy {
+            tasks.spawn(http_proxy::serve(listener, dialer.clone(), Arc::clone(&refused.http_proxy)));
         }
         let thread = thread::Builder::new().name("warren-packets".into()).spawn(move || {
             if let Err(problem) = event_loop.run() {
@@ -200,7 +220,16 @@ impl Driver {
         });
         let thread = thread.map_err(StartError::Kernel)?;
         let parts = Mutex::new(Some(RunningParts { thread, supervisor, tasks }));
-        Ok(DriverHandle { running: Arc::new(Running { inbox, dialer, socks5: socks5_addr, parts }) })
+        Ok(DriverHandle {
+            running: Arc::new(Running {
+                inbox,
+                dialer,
+                socks5: socks5_addr,
+                http_proxy: http_proxy_addr,
+                refused,
+                parts,
+            }),
+        })
     }
 }
 
@@ -243,7 +272,10 @@ impl DriverHandle {
     pub async fn facts(&self) -> Result<DriverFacts, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.running.inbox.send(Input::Facts(reply)).await?;
-        answer.await.map_err(|_| Stopped)
+        let mut facts = answer.await.map_err(|_| Stopped)?;
+        facts.drops.socks5 = self.running.refused.socks5.load(Ordering::Relaxed);
+        facts.drops.http_proxy = self.running.refused.http_proxy.load(Ordering::Relaxed);
+        Ok(facts)
     }
 
     /// Runs `question` on the packet thread; it must be quick.
@@ -276,6 +308,11 @@ impl DriverHandle {
     /// Where the SOCKS5 door is.
     pub fn socks5(&self) -> Option<SocketAddr> {
         self.running.socks5
+    }
+
+    /// Where the HTTP proxy is.
+    pub fn http_proxy(&self) -> Option<SocketAddr> {
+        self.running.http_proxy
     }
 
     /// Stops the node: the interface goes, connections close. May be called twice.
@@ -349,11 +386,13 @@ fn load_state(path: &std::path::Path) -> Result<(StateFile, Option<NodeState>), 
     Ok((file, state))
 }
 
-async fn open_socks5(address: SocketAddr) -> Result<TcpListener, StartError> {
+async fn open_door(what: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = address else { return Ok(None) };
     if !address.ip().is_loopback() {
-        warn!(%address, "whoever reaches this SOCKS5 door acts as this node");
+        warn!(%address, "whoever reaches this {what} acts as this node");
     }
-    TcpListener::bind(address).await.map_err(|source| StartError::Socks5 { address, source })
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).map_err(|source| StartError::Door { what, address, source })
 }
 
 fn seed() -> io::Result<[u8; 32]> {

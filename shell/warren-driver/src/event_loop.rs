@@ -21,13 +21,14 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 use warren_crypto::{NodePublic, UnixTime};
 use warren_io::udp::UdpCounters;
-use warren_netstack::FlowId;
+use warren_netstack::{Datagram, FlowId};
 use warren_node::{Action, ControlEvent, Node, Notice, RequestId};
 use warren_os::{Tun, Watch, interface_addrs};
 use warren_path::LocalSocket;
 use warren_wire::RegionId;
 
 use crate::clock::{Alarm, Clock};
+use crate::datagrams::Outgoing;
 use crate::host::HostKeeper;
 use crate::inbox::Outlet;
 use crate::packets::{DriverDrops, Packets, Plane};
@@ -59,6 +60,9 @@ pub(crate) enum Input {
     Dial(SocketAddr, oneshot::Sender<Result<DuplexStream, DialError>>),
     /// What came of dialling 127.0.0.1 for an inbound stream.
     LocalDialled(FlowId, Option<DuplexStream>),
+    /// Open a port for datagrams into the mesh (user-space mode only); `None`: not here, or not now.
+    OpenDatagrams(oneshot::Sender<Option<(u16, mpsc::Receiver<Datagram>)>>),
+    SendDatagram(Outgoing),
     Facts(oneshot::Sender<DriverFacts>),
     Stop,
 }
@@ -241,11 +245,15 @@ impl EventLoop {
             Input::Watch(watcher) => self.watchers.push(watcher),
             Input::Dial(target, reply) => self.streams.dial(target, reply, self.packets.plane_mut()),
             Input::LocalDialled(flow, result) => self.streams.local_dialled(flow, result, self.packets.plane_mut()),
+            Input::OpenDatagrams(reply) => {
+                let _ = reply.send(self.streams.open_datagrams(self.packets.plane_mut()));
+            }
+            Input::SendDatagram(outgoing) => self.streams.send_datagram(outgoing, self.packets.plane_mut()),
             Input::Facts(reply) => {
                 let _ = reply.send(DriverFacts {
                     sockets: self.packets.local_sockets().into_iter().map(|socket| socket.bound).collect(),
                     udp: self.packets.udp_counters(),
-                    drops: self.packets.drops(),
+                    drops: DriverDrops { datagrams: self.streams.dropped_datagrams(), ..self.packets.drops() },
                     host_problem: self.host_problem.clone(),
                 });
             }

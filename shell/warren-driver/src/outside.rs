@@ -1,27 +1,10 @@
-//! Small errands on the underlay: the sign of life that a control server asks for.
-
-use std::time::Duration;
+//! Small errands on the underlay: one HTTP request to a URL that the control server named.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tracing::debug;
-use warren_wire::PingRequest;
 
-/// (control-protocol.md §4.5)
-const PATIENCE: Duration = Duration::from_secs(15);
-
-/// Answers a plain ping request: `HEAD` to its URL, whatever comes back. Other kinds are not built.
-pub(crate) async fn answer_ping(request: PingRequest) {
-    if !request.types.is_empty() || request.url_is_noise {
-        debug!(types = %request.types, "a kind of ping request that is not built");
-        return;
-    }
-    let Ok(url) = url::Url::parse(&request.url) else { return };
-    let _ = timeout(PATIENCE, head(&url)).await;
-}
-
-async fn head(url: &url::Url) -> Option<()> {
+/// One request; `None` when the server could not be asked. What it answers does not matter. The caller sets the deadline.
+pub(crate) async fn call(method: &str, url: &url::Url, body: &[u8]) -> Option<()> {
     let host = url.host_str()?;
     let stream = TcpStream::connect((host, url.port_or_known_default()?)).await.ok()?;
     let mut target = url.path().to_owned();
@@ -29,8 +12,13 @@ async fn head(url: &url::Url) -> Option<()> {
         target.push('?');
         target.push_str(query);
     }
+    let length = match body.len() {
+        0 => String::new(),
+        length => format!("Content-Type: application/json\r\nContent-Length: {length}\r\n"),
+    };
     // `Url` percent-encodes whatever could break out of the request line.
-    let request = format!("HEAD {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{length}Connection: close\r\n\r\n");
+    let request = [head.as_bytes(), body].concat();
     match url.scheme() {
         "http" => converse(stream, &request).await,
         "https" => converse(crate::relay_dial::tls(stream, host).await?, &request).await,
@@ -38,8 +26,8 @@ async fn head(url: &url::Url) -> Option<()> {
     }
 }
 
-async fn converse(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, request: &str) -> Option<()> {
-    stream.write_all(request.as_bytes()).await.ok()?;
+async fn converse(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, request: &[u8]) -> Option<()> {
+    stream.write_all(request).await.ok()?;
     stream.flush().await.ok()?;
     let mut first = [0; 16];
     stream.read(&mut first).await.ok().map(|_| ())

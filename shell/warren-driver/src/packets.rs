@@ -63,6 +63,12 @@ pub struct DriverDrops {
     pub no_tun: u64,
     /// Reads of the TUN that made no sense.
     pub tun_read: u64,
+    /// Datagrams of the user-space stack that found no room, no address or no service.
+    pub datagrams: u64,
+    /// Clients of the SOCKS5 proxy that did not speak SOCKS5, or said nothing in time.
+    pub socks5: u64,
+    /// Clients of the HTTP proxy that did not speak HTTP to a proxy, or said nothing in time.
+    pub http_proxy: u64,
 }
 
 pub(crate) struct Packets {

@@ -1,4 +1,4 @@
-//! A SOCKS5 door into the mesh (RFC 1928): CONNECT without authentication, by name or address.
+//! A SOCKS5 door into the mesh (RFC 1928): CONNECT and UDP ASSOCIATE without authentication, by name or address.
 //!
 //! ```text
 //! client                                   we
@@ -9,13 +9,15 @@
 //! bytes                             ◀─▶    bytes
 //! ```
 //!
-//! Whoever reaches the door acts as this node, so it opens on loopback only unless a person says otherwise. BIND and
-//! UDP ASSOCIATE are answered "command not supported".
+//! Whoever reaches the door acts as this node, so it opens on loopback only unless a person says otherwise. BIND is
+//! answered "command not supported"; datagrams are in [`crate::socks5_udp`].
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
@@ -54,7 +56,28 @@ pub(crate) trait Dial: Clone + Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send;
 
     fn dial(&self, target: Target) -> impl Future<Output = Result<Self::Stream, DialError>> + Send;
+
+    /// A UDP socket at our address `here` for datagrams of the client at `client`, and what carries them.
+    fn associate(
+        &self,
+        client: IpAddr,
+        here: IpAddr,
+    ) -> impl Future<Output = Result<(SocketAddr, Relaying), DialError>> + Send;
 }
+
+/// Carries an association's datagrams until it is dropped.
+pub(crate) type Relaying = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// What a client asks for.
+#[derive(Debug)]
+enum Request {
+    Connect(Target),
+    /// Where the client says that its datagrams come from is not believed: its connection says it.
+    Associate,
+}
+
+/// The client's address, and ours as the client sees it.
+type Ends = (IpAddr, IpAddr);
 
 /// Clients at once; the rest wait in the kernel's backlog.
 const MOST_CLIENTS: usize = 512;
@@ -62,19 +85,22 @@ const MOST_CLIENTS: usize = 512;
 /// A client that says nothing for so long is not going to.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves `listener` until the future is dropped, which closes every connection.
-pub(crate) async fn serve(listener: TcpListener, dial: impl Dial) {
+/// Serves `listener` until the future is dropped, which closes every connection; counts who was no client.
+pub(crate) async fn serve(listener: TcpListener, dial: impl Dial, refused: Arc<AtomicU64>) {
     let room = Arc::new(Semaphore::new(MOST_CLIENTS));
     let mut clients = JoinSet::new();
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let dial = dial.clone();
+            Ok((stream, from)) => {
+                let ends = stream.local_addr().ok().map(|here| (from.ip(), here.ip()));
+                let (dial, refused) = (dial.clone(), Arc::clone(&refused));
                 clients.spawn(async move {
                     let _permit = permit;
                     let _ = stream.set_nodelay(true);
-                    let _ = serve_client(stream, dial).await;
+                    let served = serve_client(stream, dial, ends).await;
+                    let is_garbage = served.is_err_and(|error| error.kind() == io::ErrorKind::InvalidData);
+                    refused.fetch_add(u64::from(is_garbage), Ordering::Relaxed);
                 });
             }
             // Out of descriptors: let some clients go first.
@@ -84,10 +110,16 @@ pub(crate) async fn serve(listener: TcpListener, dial: impl Dial) {
     }
 }
 
-async fn serve_client(mut client: impl AsyncRead + AsyncWrite + Unpin, dial: impl Dial) -> io::Result<()> {
+async fn serve_client(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    dial: impl Dial,
+    ends: Option<Ends>,
+) -> io::Result<()> {
     let request = timeout(GREETING_PATIENCE, greet(&mut client)).await;
-    let target = match request.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
-        Ok(target) => target,
+    // Whoever does not come to the point is no client.
+    let target = match request.ok().and_then(Result::ok).ok_or(io::ErrorKind::InvalidData)? {
+        Ok(Request::Connect(target)) => target,
+        Ok(Request::Associate) => return serve_datagrams(client, dial, ends).await,
         Err(code) => return client.write_all(&reply(code)).await,
     };
     match dial.dial(target).await {
@@ -100,8 +132,32 @@ async fn serve_client(mut client: impl AsyncRead + AsyncWrite + Unpin, dial: imp
     }
 }
 
+/// Carries datagrams while the connection that asked for it stands.
+async fn serve_datagrams(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    dial: impl Dial,
+    ends: Option<Ends>,
+) -> io::Result<()> {
+    let Some((from, here)) = ends else { return client.write_all(&reply(FAILED)).await };
+    match dial.associate(from, here).await {
+        Ok((addr, relaying)) => {
+            client.write_all(&reply_at(GRANTED, addr)).await?;
+            let ended = async {
+                // Nothing more is to be said here; what is said all the same is not kept.
+                while client.read(&mut [0; 64]).await? > 0 {}
+                Ok(())
+            };
+            tokio::select! {
+                ended = relaying => ended,
+                ended = ended => ended,
+            }
+        }
+        Err(error) => client.write_all(&reply(code_of(error))).await,
+    }
+}
+
 /// Greeting and request. The inner error is the reply code to send before closing.
-async fn greet(client: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Result<Target, u8>> {
+async fn greet(client: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Result<Request, u8>> {
     let [version, count] = read_array(client).await?;
     if version != VERSION {
         return Err(io::Error::from(io::ErrorKind::InvalidData));
@@ -131,10 +187,14 @@ async fn greet(client: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result
         }
         _ => return Ok(Err(KIND_UNKNOWN)),
     };
-    Ok(if command == CONNECT { Ok(target) } else { Err(COMMAND_UNKNOWN) })
+    Ok(match command {
+        CONNECT => Ok(Request::Connect(target)),
+        ASSOCIATE => Ok(Request::Associate),
+        _ => Err(COMMAND_UNKNOWN),
+    })
 }
 
-fn name_from(bytes: Vec<u8>) -> Option<String> {
+pub(crate) fn name_from(bytes: Vec<u8>) -> Option<String> {
     let name = String::from_utf8(bytes).ok()?;
     (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())).then_some(name)
 }
@@ -154,6 +214,23 @@ fn reply(code: u8) -> [u8; 10] {
     [VERSION, code, 0, KIND_IPV4, 0, 0, 0, 0, 0, 0]
 }
 
+/// A reply with the address that the client is to use.
+fn reply_at(code: u8, addr: SocketAddr) -> Vec<u8> {
+    let mut bytes = vec![VERSION, code, 0];
+    match addr.ip() {
+        IpAddr::V4(ip) => {
+            bytes.push(KIND_IPV4);
+            bytes.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            bytes.push(KIND_IPV6);
+            bytes.extend(ip.octets());
+        }
+    }
+    bytes.extend(addr.port().to_be_bytes());
+    bytes
+}
+
 fn code_of(error: DialError) -> u8 {
     match error {
         DialError::Refused => REFUSED,
@@ -168,9 +245,10 @@ const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
 const NO_METHOD: u8 = 0xff;
 const CONNECT: u8 = 1;
-const KIND_IPV4: u8 = 1;
-const KIND_NAME: u8 = 3;
-const KIND_IPV6: u8 = 4;
+const ASSOCIATE: u8 = 3;
+pub(crate) const KIND_IPV4: u8 = 1;
+pub(crate) const KIND_NAME: u8 = 3;
+pub(crate) const KIND_IPV6: u8 = 4;
 const GRANTED: u8 = 0;
 const FAILED: u8 = 1;
 const NETWORK_UNREACHABLE: u8 = 3;
@@ -203,12 +281,19 @@ mod tests {
             });
             Ok(ours)
         }
+
+        async fn associate(&self, client: IpAddr, here: IpAddr) -> Result<(SocketAddr, Relaying), DialError> {
+            assert_eq!((client, here), (IpAddr::from([127, 0, 0, 9]), IpAddr::from([127, 0, 0, 1])));
+            let relaying = std::future::pending::<io::Result<()>>();
+            Ok((SocketAddr::new(here, 4242), Box::pin(relaying)))
+        }
     }
 
     /// Plays `request` to the door and gives everything it answered until it closed.
     async fn converse(request: &[u8], dial: Echo) -> Vec<u8> {
         let (mut client, door) = duplex(4096);
-        let served = tokio::spawn(serve_client(door, dial));
+        let ends = Some(([127, 0, 0, 9].into(), [127, 0, 0, 1].into()));
+        let served = tokio::spawn(serve_client(door, dial, ends));
         // The door may close before it has read everything.
         let _ = client.write_all(request).await;
         let _ = client.shutdown().await;
@@ -244,14 +329,19 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_offered_is_refused_by_its_code() {
         let never = || Echo(None, name("never dialled", 0));
-        // Password only; BIND; UDP ASSOCIATE; an unknown address type; a name with a blank.
+        // Password only; BIND; an unknown address type; a name with a blank.
         assert_eq!(converse(b"\x05\x01\x02", never()).await, [5, 0xff]);
         let bind = b"\x05\x01\x00\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x01";
         assert_eq!(converse(bind, never()).await[2..], reply(COMMAND_UNKNOWN));
-        let associate = b"\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00";
-        assert_eq!(converse(associate, never()).await[2..], reply(COMMAND_UNKNOWN));
         assert_eq!(converse(b"\x05\x01\x00\x05\x01\x00\x09", never()).await[2..], reply(KIND_UNKNOWN));
         assert_eq!(converse(b"\x05\x01\x00\x05\x01\x00\x03\x03a b\x00\x50", never()).await[2..], reply(FAILED));
+    }
+
+    #[tokio::test]
+    async fn an_association_is_told_its_address_and_ends_with_its_connection() {
+        let associate = b"\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00";
+        let answer = converse(associate, Echo(None, name("never dialled", 0))).await;
+        assert_eq!(answer[2..], [5, GRANTED, 0, KIND_IPV4, 127, 0, 0, 1, 0x10, 0x92]);
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The user-space stack's TCP flows, joined to tokio's side.
+//! The user-space stack's TCP flows, joined to tokio's side; its datagrams are in [`crate::datagrams`].
 //!
 //! ```text
 //! dial:      Input::Dial ─▶ connect ─▶ Event::Connected ─▶ a pipe's end to the caller, a Bridge here
@@ -15,10 +15,11 @@ use std::task::{Wake, Waker};
 use std::time::Instant;
 
 use tokio::io::DuplexStream;
-use tokio::sync::oneshot;
-use warren_netstack::{ConnectError, Event, FlowId, Read, Stack};
+use tokio::sync::{mpsc, oneshot};
+use warren_netstack::{ConnectError, Datagram, Event, FlowId, Read, Stack};
 
 use crate::bridge::{Bridge, PIPE_BYTES, Socket, State};
+use crate::datagrams::{Datagrams, Outgoing};
 use crate::inbox::Bell;
 use crate::packets::Plane;
 use crate::socks5::DialError;
@@ -32,6 +33,7 @@ pub(crate) struct Streams {
     knocking: BTreeSet<FlowId>,
     bridges: BTreeMap<FlowId, Bridge>,
     local_dials: VecDeque<(FlowId, u16)>,
+    datagrams: Datagrams,
 }
 
 /// Flows whose pipe became ready since they were last looked at.
@@ -77,13 +79,14 @@ impl Socket for Flow<'_> {
 }
 
 impl Streams {
-    pub(crate) fn new(bell: Arc<Bell>) -> Self {
+    pub(crate) fn new(bell: Arc<Bell>, datagrams: Datagrams) -> Self {
         Self {
             woken: Arc::new(Woken { flows: Mutex::default(), bell }),
             dialling: BTreeMap::new(),
             knocking: BTreeSet::new(),
             bridges: BTreeMap::new(),
             local_dials: VecDeque::new(),
+            datagrams,
         }
     }
 
@@ -106,6 +109,21 @@ impl Streams {
                 let _ = reply.send(Err(reason_of(error)));
             }
         }
+    }
+
+    /// A port for datagrams in the mesh; `None` without a stack, or when there are too many.
+    pub(crate) fn open_datagrams(&mut self, plane: &Plane) -> Option<(u16, mpsc::Receiver<Datagram>)> {
+        matches!(plane, Plane::Stack(_)).then(|| self.datagrams.open()).flatten()
+    }
+
+    pub(crate) fn send_datagram(&mut self, outgoing: Outgoing, plane: &mut Plane) {
+        if let Plane::Stack(stack) = plane {
+            self.datagrams.send(outgoing, stack);
+        }
+    }
+
+    pub(crate) fn dropped_datagrams(&self) -> u64 {
+        self.datagrams.dropped()
     }
 
     /// What came of looking for the service behind an incoming flow.
@@ -172,8 +190,7 @@ impl Streams {
                 stack.release(id);
             }
             Event::Changed(id) => self.pump(id, stack),
-            // Nothing listens for datagrams yet.
-            Event::Datagram(_) => {}
+            Event::Datagram(datagram) => self.datagrams.arrived(datagram),
         }
     }
 

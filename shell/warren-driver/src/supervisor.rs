@@ -21,7 +21,7 @@ use crate::event_loop::Input;
 use crate::inbox::Inbox;
 use crate::relays::WantedRelays;
 use crate::state_file::StateFile;
-use crate::{outside, relay_dial};
+use crate::{call_back, relay_dial};
 
 /// What the packet thread wants done where waiting is allowed.
 pub(crate) enum Order {
@@ -82,7 +82,7 @@ impl Supervisor {
             Order::Resolve(name) => self.resolve(name),
             Order::ProbeHttps(region, described) => self.probe(region, described),
             Order::AnswerPing(request) => {
-                self.errands.spawn(outside::answer_ping(*request));
+                self.errands.spawn(call_back::answer(*request, self.inbox.clone(), self.link.connection()));
             }
             Order::DialLocal(flow, port) => self.dial_local(flow, port),
         }

@@ -94,6 +94,7 @@ pub fn run(command: Join, socket: Option<PathBuf>) -> Result<()> {
             port: super::serve::NODE_PORT,
             mtu: warren_node::DEFAULT_MTU,
             socks5,
+            http_proxy: None,
             login: None,
             version: VERSION.to_owned(),
         };

@@ -1,11 +1,14 @@
 //! The commands, one file each.
 
+pub mod bugreport;
 pub mod control;
 pub mod doctor;
 pub mod down;
+pub mod get;
 pub mod ip;
 pub mod join;
 pub mod login;
+pub mod metrics;
 pub mod nc;
 pub mod netcheck;
 pub mod ping;

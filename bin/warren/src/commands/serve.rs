@@ -286,6 +286,9 @@ pub struct NodeRun {
     /// Where to open a SOCKS5 proxy into the network
     #[arg(long, value_name = "ADDRESS:PORT")]
     socks5_server: Option<String>,
+    /// Where to open an HTTP proxy into the network
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    outbound_http_proxy_listen: Option<String>,
     /// UDP port to try first
     #[arg(long)]
     port: Option<u16>,
@@ -335,6 +338,7 @@ pub fn node(command: NodeRun, socket: Option<PathBuf>) -> Result<()> {
         port: command.port,
         mtu: command.mtu,
         socks5_server: command.socks5_server,
+        outbound_http_proxy_listen: command.outbound_http_proxy_listen,
         login_server: command.login_server,
         auth_key: command.auth_key,
         server_key: command.server_key,
@@ -351,6 +355,7 @@ pub fn node(command: NodeRun, socket: Option<PathBuf>) -> Result<()> {
         port: settings.port.unwrap_or(NODE_PORT),
         mtu: settings.mtu()?,
         socks5: settings.socks5()?,
+        http_proxy: settings.http_proxy()?,
         login: settings.login()?,
         version: super::version::VERSION.to_owned(),
         state,

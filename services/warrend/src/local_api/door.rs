@@ -53,6 +53,7 @@ pub async fn serve<B: Backend>(
         let caller = Caller { uid: caller.uid };
         let backend = backend.clone();
         connections.spawn(async move {
+            let door = backend.clone();
             let service = service_fn(move |request| {
                 let backend = backend.clone();
                 async move { Ok::<_, Infallible>(answer(request, backend, caller, capability).await) }
@@ -60,7 +61,10 @@ pub async fn serve<B: Backend>(
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(64 << 10);
             // An error here is the client's: it left, or sent something that is not HTTP.
-            let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            if served.is_err_and(|error| error.is_parse() || error.is_timeout()) {
+                door.note_refusal();
+            }
             drop(place);
         });
     }
@@ -69,8 +73,11 @@ pub async fn serve<B: Backend>(
 
 async fn answer<B: Backend>(request: Request<Incoming>, backend: B, caller: Caller, capability: u32) -> Response<Body> {
     let mut response = match guard(request.headers(), request.uri()) {
-        Ok(()) => routes::route(request, backend, caller).await.unwrap_or_else(refuse),
-        Err(refusal) => refuse(refusal),
+        Ok(()) => routes::route(request, backend.clone(), caller).await.unwrap_or_else(refuse),
+        Err(refusal) => {
+            backend.note_refusal();
+            refuse(refusal)
+        }
     };
     for (name, value) in [
         ("tailscale-version", warren_api::local::CONTRACT_VERSION),

@@ -62,6 +62,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn netcheck(&self) -> impl Future<Output = Result<NetcheckReport, Refusal>> + Send;
     /// Counters of the engine, for people who look for a fault.
     fn counters(&self) -> impl Future<Output = Result<serde_json::Value, Refusal>> + Send;
+    /// The same for those who collect metrics: Prometheus text, with the field's names.
+    fn user_metrics(&self) -> impl Future<Output = Result<String, Refusal>> + Send;
+    /// A caller sent something that is no request for this door. Counted.
+    fn note_refusal(&self);
     fn dial(&self, host: String, port: u16) -> impl Future<Output = Result<Box<dyn Stream>, Refusal>> + Send;
     /// News from now on. A watcher that falls behind by more than the channel holds is told to start over (the channel closes).
     fn watch(&self) -> impl Future<Output = tokio::sync::mpsc::Receiver<Notify>> + Send;

@@ -36,12 +36,14 @@ enum Route {
     Watch,
     Netcheck,
     Counters,
+    UserMetrics,
+    BugReport,
     CheckForwarding,
     /// What there is none of here, as the stock shape says it: `status` asks for these on its way.
     Nothing,
 }
 
-const TABLE: [(&str, &str, Access, Route); 24] = [
+const TABLE: [(&str, &str, Access, Route); 26] = [
     ("GET", "status", Access::Read, Route::Status),
     ("GET", "prefs", Access::Read, Route::Prefs),
     ("PATCH", "prefs", Access::Write, Route::EditPrefs),
@@ -62,6 +64,8 @@ const TABLE: [(&str, &str, Access, Route); 24] = [
     ("GET", "watch-ipn-bus", Access::Read, Route::Watch),
     ("POST", "warren/netcheck", Access::Read, Route::Netcheck),
     ("GET", "warren/counters", Access::Read, Route::Counters),
+    ("GET", "usermetrics", Access::Read, Route::UserMetrics),
+    ("POST", "bugreport", Access::Read, Route::BugReport),
     ("GET", "check-ip-forwarding", Access::Read, Route::CheckForwarding),
     ("GET", "check-udp-gro-forwarding", Access::Read, Route::CheckForwarding),
     ("GET", "services", Access::Read, Route::Nothing),
@@ -161,10 +165,16 @@ pub(super) async fn route<B: Backend>(
         Route::Watch => bus::watch(value("mask"), backend).await,
         Route::Netcheck => json(&backend.netcheck().await?),
         Route::Counters => json(&backend.counters().await?),
+        Route::UserMetrics => Ok(text(backend.user_metrics().await?.trim_end())),
+        // Nothing is sent anywhere, so there is no number under which somebody could look it up.
+        Route::BugReport => Ok(text(NO_REPORT)),
         Route::CheckForwarding => json(&serde_json::json!({"Warning": ""})),
         Route::Nothing => Ok(text("{}")),
     }
 }
+
+/// What the field's daemon says when its logs go nowhere; ours never do.
+const NO_REPORT: &str = "BUG-NO-LOGS-NO-SUPPORT-this-node-has-had-its-logging-disabled";
 
 fn who(addr: &str) -> Result<WhoIsQuestion, Refusal> {
     if addr.is_empty() {
@@ -208,7 +218,7 @@ mod tests {
     #[test]
     fn whatever_changes_something_needs_the_right_to_write() {
         for (method, path, access, _) in TABLE {
-            let reads = method == "GET" || ["ping", "dial", "warren/netcheck"].contains(&path);
+            let reads = method == "GET" || ["ping", "dial", "warren/netcheck", "bugreport"].contains(&path);
             if !reads {
                 assert_eq!(access, Access::Write, "{method} {path}");
             }

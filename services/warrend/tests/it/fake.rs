@@ -25,6 +25,8 @@ pub struct Told {
 #[derive(Clone, Default)]
 pub struct Fake {
     told: Arc<Mutex<Told>>,
+    /// What was no request.
+    pub refused: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Fake {
@@ -113,6 +115,14 @@ impl Backend for Fake {
 
     async fn counters(&self) -> Result<serde_json::Value, Refusal> {
         Ok(serde_json::json!({ "packets_in": 7 }))
+    }
+
+    async fn user_metrics(&self) -> Result<String, Refusal> {
+        Ok("tailscaled_inbound_packets_total 7\n".into())
+    }
+
+    fn note_refusal(&self) {
+        self.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// A stream that says every byte back.

@@ -137,6 +137,15 @@ impl Client {
         self.get("warren/counters").await
     }
 
+    /// Prometheus text, with the field's names.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn user_metrics(&self) -> Result<String, ClientError> {
+        let body = self.send(Method::GET, "usermetrics", None).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// Follows the bus; see [`super::watch`] for the bits of `mask`.
     pub async fn watch(&self, mask: u64) -> Result<Watcher, ClientError> {
         let path = format!("watch-ipn-bus?mask={mask}");

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 use warren_driver::{DialError, Driver, DriverConfig, DriverHandle, Mode, StartError};
 use warren_node::{BackendState, Command, Notice, PingKind, PrefsEdit, Reply};
@@ -17,6 +17,7 @@ pub fn config(folder: &std::path::Path) -> DriverConfig {
         mode: Mode::Userspace,
         listen_port: 0,
         socks5: Some("127.0.0.1:0".parse().unwrap()),
+        http_proxy: Some("127.0.0.1:0".parse().unwrap()),
         mtu: 1280,
         version: "test".into(),
     }
@@ -116,6 +117,17 @@ async fn two_user_space_nodes_join_and_carry_tcp_directly() {
     assert_eq!(reply[..4], [5, 0, 5, 0]);
     assert_eq!(timeout(PATIENCE, there_and_back(door, &data)).await.unwrap(), data);
 
+    // A tunnel through the HTTP proxy, by name.
+    let mut door = TcpStream::connect(a.http_proxy().unwrap()).await.unwrap();
+    let request = format!("CONNECT {}:{} HTTP/1.1\r\n\r\n", peer.name.trim_end_matches('.'), service.port());
+    door.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = [0; 39];
+    timeout(PATIENCE, door.read_exact(&mut reply)).await.unwrap().unwrap();
+    assert_eq!(&reply, b"HTTP/1.1 200 Connection established\r\n\r\n");
+    assert_eq!(timeout(PATIENCE, there_and_back(door, &data)).await.unwrap(), data);
+
+    datagrams_go_there_and_back(&a, &peer).await;
+
     // A port without a service is refused, not accepted and dropped.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let refused = timeout(PATIENCE, a.dial(&b_addr.to_string(), closed.port())).await.unwrap();
@@ -124,6 +136,50 @@ async fn two_user_space_nodes_join_and_carry_tcp_directly() {
     a.shutdown().await;
     b.shutdown().await;
     assert!(a.status().await.is_err());
+}
+
+/// By UDP ASSOCIATE on one side, to a service on the loopback of the other: by name, by both families.
+async fn datagrams_go_there_and_back(a: &DriverHandle, peer: &warren_wire::Node) {
+    let service = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = service.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut buffer = [0; 2000];
+        while let Ok((length, from)) = service.recv_from(&mut buffer).await {
+            let answer: Vec<u8> = buffer[..length].iter().rev().copied().collect();
+            service.send_to(&answer, from).await.unwrap();
+        }
+    });
+    let mut control = TcpStream::connect(a.socks5().unwrap()).await.unwrap();
+    control.write_all(b"\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00").await.unwrap();
+    let mut reply = [0; 12];
+    timeout(PATIENCE, control.read_exact(&mut reply)).await.unwrap().unwrap();
+    assert_eq!(reply[..10], [5, 0, 5, 0, 0, 1, 127, 0, 0, 1]);
+    let door = SocketAddr::from(([127, 0, 0, 1], u16::from_be_bytes([reply[10], reply[11]])));
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let name = peer.name.trim_end_matches('.');
+    let (v4, v6) = (peer.addresses[0].addr(), peer.addresses[1].addr());
+    let [std::net::IpAddr::V4(v4), std::net::IpAddr::V6(v6)] = [v4, v6] else { panic!("{peer:?}") };
+    let targets = [
+        [&[3, u8::try_from(name.len()).unwrap()], name.as_bytes()].concat(),
+        [&[1][..], &v4.octets()].concat(),
+        [&[4][..], &v6.octets()].concat(),
+    ];
+    for (target, payload) in targets.iter().zip([&b"hello"[..], &[7; 1200], b"x"]) {
+        let sent = [&[0, 0, 0], target.as_slice(), &port.to_be_bytes(), payload].concat();
+        client.send_to(&sent, door).await.unwrap();
+        let mut buffer = [0; 2000];
+        let (length, from) = timeout(PATIENCE, client.recv_from(&mut buffer)).await.expect("an answer").unwrap();
+        assert_eq!(from, door);
+        let back: Vec<u8> = payload.iter().rev().copied().collect();
+        assert!(buffer[..length].ends_with(&[&port.to_be_bytes()[..], &back].concat()), "{:?}", &buffer[..length]);
+    }
+    drop(control);
+    let gone = async {
+        while UdpSocket::bind(door).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("the association ends with its connection");
 }
 
 pub async fn there_and_back(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, data: &[u8]) -> Vec<u8> {

@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use warren_api::admin::{self, CreateKey, CreateUser};
+use warren_api::admin::{self, CreateKey, CreateUser, PreAuthKey};
 use warren_api::local;
 use warren_crypto::UnixTime;
 use warren_io::{DialOptions, fetch_server_key};
@@ -72,6 +72,8 @@ pub struct Quickstart {
 struct Mark {
     /// The address that machines were told.
     host: String,
+    /// Number of the key that was printed last; a new start prints another, and this one ends.
+    key: String,
 }
 
 /// Everything that the page says.
@@ -147,9 +149,11 @@ async fn start(
     helper_process: &mut Option<std::process::Child>,
 ) -> Result<()> {
     let mark = standing.state.join(MARK);
-    let hosts = addresses::choose(command.address.as_deref(), &read_mark(&mark).host)?;
+    let before = read_mark(&mark);
+    let hosts = addresses::choose(command.address.as_deref(), &before.host)?;
     let host = hosts.first().context("this machine has no address")?.clone();
-    serve::write_whole(&mark, &serde_json::to_vec_pretty(&Mark { host: host.clone() })?)?;
+    let mut remembered = Mark { host: host.clone(), key: before.key.clone() };
+    serve::write_whole(&mark, &serde_json::to_vec_pretty(&remembered)?)?;
     let url = format!("http://{}:{}", addresses::in_url(&host), command.port);
 
     println!("Starting the control server …");
@@ -158,7 +162,13 @@ async fn start(
     let operator = admin::Client::new(&control_socket);
     children::until(PATIENCE, children, "the control server answers", async || operator.health().await.is_ok()).await?;
     let user = user(&operator, &standing.user).await?;
-    let key = key(&operator, &user, true, KEY_LIFETIME).await?;
+    let printed = key(&operator, &user, true, KEY_LIFETIME).await?;
+    remembered.key.clone_from(&printed.id);
+    serve::write_whole(&mark, &serde_json::to_vec_pretty(&remembered)?)?;
+    if !before.key.is_empty() {
+        // One that has ended by itself, or was deleted by the operator, is no trouble.
+        let _ = operator.expire_key(&before.key).await;
+    }
     let loopback = if has_ipv6() { "[::1]" } else { "127.0.0.1" };
     let here = format!("http://{loopback}:{}", command.port).parse()?;
     let server_key = fetch_server_key(&here, super::version::capability(), &DialOptions::default()).await?;
@@ -188,7 +198,7 @@ async fn start(
         port: command.port,
         stun_port: command.stun_port,
         hosts,
-        key,
+        key: printed.key,
         server_key: server_key.to_string(),
         executable: tokio::task::spawn_blocking(|| executable::look(Path::new(rights::THIS_PROGRAM))).await??,
         own,
@@ -237,13 +247,10 @@ async fn user(operator: &admin::Client, wanted: &str) -> Result<String> {
     Ok(operator.create_user(&CreateUser { name: name.to_owned(), ..CreateUser::default() }).await?.name)
 }
 
-async fn key(operator: &admin::Client, user: &str, reusable: bool, lifetime: Duration) -> Result<String> {
+async fn key(operator: &admin::Client, user: &str, reusable: bool, lifetime: Duration) -> Result<PreAuthKey> {
     let now = UnixTime::from_duration(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let expiration = Some(now.saturating_add(lifetime));
-    Ok(operator
-        .create_key(&CreateKey { user: user.to_owned(), reusable, expiration, ..CreateKey::default() })
-        .await?
-        .key)
+    Ok(operator.create_key(&CreateKey { user: user.to_owned(), reusable, expiration, ..CreateKey::default() }).await?)
 }
 
 /// Brings this machine's node into its own network; a key is made only where it needs one.
@@ -267,7 +274,7 @@ async fn own_node(
     {
         return Ok(status);
     }
-    let auth_key = key(operator, user, false, OWN_KEY_LIFETIME).await?;
+    let auth_key = key(operator, user, false, OWN_KEY_LIFETIME).await?.key;
     join::enter(node, &Login { auth_key: Some(auth_key), ..login }, None).await
 }
 
@@ -298,6 +305,9 @@ fn remove(state: &Path) -> Result<()> {
     fs::remove_file(state.join(MARK)).with_context(|| format!("remove {}", state.join(MARK).display()))?;
     // Only if nothing else is in it.
     let _ = fs::remove_dir(state);
+    if rights::remove_service_user()? {
+        println!("The system user that ran it is gone as well.");
+    }
     println!(
         "Everything that quickstart kept in {} is gone. Other machines still have their own state.",
         state.display()
@@ -333,7 +343,8 @@ mod tests {
         assert_eq!(read_mark(&path), Mark::default());
         fs::write(&path, "not JSON").expect("writable");
         assert_eq!(read_mark(&path), Mark::default());
-        serve::write_whole(&path, &serde_json::to_vec(&Mark { host: "a".into() }).expect("JSON")).expect("writable");
+        serve::write_whole(&path, &serde_json::to_vec(&Mark { host: "a".into(), ..Mark::default() }).expect("JSON"))
+            .expect("writable");
         assert_eq!(read_mark(&path).host, "a");
     }
 }
