@@ -93,7 +93,12 @@ impl Internet {
                 }
             }
         }
+        net.machines().for_each(Machine::note_as_found);
         net
+    }
+
+    fn machines(&self) -> impl Iterator<Item = &Machine> {
+        [&self.server, &self.left_router, &self.right_router, &self.left, &self.right].into_iter()
     }
 
     pub fn folder(&self) -> &Path {
@@ -163,6 +168,7 @@ impl Drop for Internet {
                 eprintln!("--- logs of {} ---\n{}", machine.name(), String::from_utf8_lossy(&logs.stdout));
             }
         } else {
+            self.machines().for_each(Machine::check_left_as_found);
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }

@@ -1,5 +1,7 @@
 //! A laboratory of network namespaces: real executables, real kernels, other people's clients.
 //!
+//! After every test, in the drops of its machines, each of them must be as it was found.
+//!
 //! Everything lives inside the namespaces that `cargo xtask test` starts the tests in, so nothing outlives them: cables,
 //! rules and processes end with the first process of the laboratory. Set by that task: `WARREN_E2E` (we are inside),
 //! `WARREN_E2E_TUN` (kernel interfaces can be made), `WARREN_E2E_LONG`, `WARREN_BIN_DIR` (where the executables are).
@@ -11,7 +13,7 @@ pub mod service;
 pub mod wait;
 
 pub use internet::{Families, Internet};
-pub use machine::{Machine, Process};
+pub use machine::{Machine, Process, kill9_all};
 pub use nat::Nat;
 pub use wait::{hold, till};
 

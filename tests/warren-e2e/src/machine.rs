@@ -1,6 +1,8 @@
 //! One machine of the laboratory: a network namespace with a folder of its own.
 
+use std::cell::RefCell;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -8,22 +10,70 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A network namespace. Dropping it takes its processes first, then the namespace.
+/// A network namespace. Dropping it checks that nothing of ours is left (see [`Machine::check_left_as_found`]), then takes
+/// it away.
 pub struct Machine {
     name: String,
     folder: PathBuf,
+    /// As it was before anything of ours ran.
+    found: RefCell<Host>,
 }
 
 impl Machine {
     /// Makes the namespace `name`, loopback up, with an empty folder below `folder`.
     pub fn new(name: &str, folder: &Path) -> Machine {
         prepare();
-        let machine = Machine { name: name.to_string(), folder: folder.join(name) };
+        let machine = Machine { name: name.to_string(), folder: folder.join(name), found: RefCell::default() };
         std::fs::create_dir_all(&machine.folder).expect("a folder for the machine");
         shell(&format!("ip netns add {name} && ip -n {name} link set lo up"));
         machine.sysctl("net.ipv6.conf.all.accept_dad=0");
         machine.sysctl("net.ipv6.conf.default.accept_dad=0");
+        machine.note_as_found();
         machine
+    }
+
+    /// What is here now is not ours: to be called once the machine is built.
+    pub fn note_as_found(&self) {
+        *self.found.borrow_mut() = Host::of(self);
+    }
+
+    /// Asserts that this machine is as it was found: no interface, rule, route, table, socket file or process of ours.
+    ///
+    /// Processes that were started here must have been dropped, which stops them in order. What a process that was killed
+    /// left behind may be cleared away by `warren doctor`, and nothing else may be left even then.
+    #[track_caller]
+    pub fn check_left_as_found(&self) {
+        let mut ours = String::new();
+        let end = Instant::now() + Duration::from_secs(10);
+        // A program that was told to stop by another one may still be on its way out.
+        while Instant::now() < end {
+            ours = self.sh(&format!(
+                "for p in $(ip netns pids {}); do cat /proc/$p/comm 2>/dev/null; done | grep warren || true",
+                self.name
+            ));
+            if ours.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(ours.is_empty(), "processes of ours are left on {}: {ours}", self.name);
+        if self.was_killed() {
+            for socket in self.sockets() {
+                self.warren(&["--socket", &socket, "doctor"]);
+            }
+        }
+        let left = self.sockets();
+        assert!(left.is_empty(), "sockets are left on {}: {left:?}", self.name);
+        assert_eq!(Host::of(self), *self.found.borrow(), "{} is not as it was found", self.name);
+    }
+
+    /// Unix sockets below the machine's folder.
+    pub fn sockets(&self) -> Vec<String> {
+        self.sh(&format!("find {} -type s", self.folder.display())).lines().map(str::to_string).collect()
+    }
+
+    fn was_killed(&self) -> bool {
+        self.folder.join(KILLED).exists()
     }
 
     pub fn name(&self) -> &str {
@@ -66,7 +116,9 @@ impl Machine {
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
         let mut command = self.command(program);
         command.args(args).stdout(file.try_clone().expect("a second handle")).stderr(file);
-        Process { child: command.spawn().unwrap_or_else(|error| panic!("start {name}: {error}")), log }
+        // A group of its own: what the program starts is stopped with it.
+        let child = command.process_group(0).spawn().unwrap_or_else(|error| panic!("start {name}: {error}"));
+        Process { child, log, folder: self.folder.clone() }
     }
 
     /// Our command line, run to its end.
@@ -75,8 +127,38 @@ impl Machine {
     }
 }
 
+/// Says that a process of the machine was killed, so that it could not clear up after itself.
+const KILLED: &str = ".killed";
+
+/// What a host would notice of us.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Host {
+    interfaces: String,
+    rules: String,
+    /// Routes by interfaces that are not the machine's own; those change with its addresses, which tests do change.
+    routes: String,
+    tables: String,
+}
+
+impl Host {
+    fn of(machine: &Machine) -> Host {
+        let sorted = |line: &str| machine.sh(&format!("{line} | sort"));
+        Host {
+            interfaces: sorted("ip -o link show | awk '{print $2}' | sed 's/@.*//; s/:$//'"),
+            rules: sorted("(ip -4 rule show; ip -6 rule show) 2>/dev/null"),
+            routes: sorted(
+                "(ip -4 route show table all; ip -6 route show table all) 2>/dev/null | grep -v -E 'dev (lo|eth0|wan|lan|br0|p[a-z0-9]+)( |$)'",
+            ),
+            tables: sorted("nft list tables 2>/dev/null"),
+        }
+    }
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
+        if !std::thread::panicking() && self.folder.exists() {
+            self.check_left_as_found();
+        }
         let pids = Command::new("ip").args(["netns", "pids", &self.name]).output();
         for pid in
             pids.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default().split_whitespace()
@@ -89,10 +171,12 @@ impl Drop for Machine {
     }
 }
 
-/// A program that stays until it is stopped or dropped.
+/// A program that stays until it is stopped or dropped; dropping it stops it in order.
 pub struct Process {
     child: Child,
     log: PathBuf,
+    /// The machine's.
+    folder: PathBuf,
 }
 
 impl Process {
@@ -121,29 +205,60 @@ impl Process {
 
     /// The same by another signal.
     #[track_caller]
-    pub fn stop_by(mut self, signal: Signal) -> std::process::ExitStatus {
+    pub fn stop_by(self, signal: Signal) -> std::process::ExitStatus {
         self.signal(signal);
-        let end = Instant::now() + Duration::from_secs(10);
+        self.ends_within(Duration::from_secs(10))
+    }
+
+    /// Waits until it has ended by itself; returns the exit status.
+    #[track_caller]
+    pub fn ends_within(mut self, limit: Duration) -> std::process::ExitStatus {
+        let end = Instant::now() + limit;
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status;
             }
-            assert!(Instant::now() < end, "did not end within 10 s of {signal}; its log:\n{}", self.log());
+            assert!(Instant::now() < end, "did not end within {limit:?}; its log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// SIGKILL, and waits until it is gone.
     pub fn kill9(mut self) {
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        let _ = std::fs::write(self.folder.join(KILLED), "");
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
+/// SIGKILL to all at one moment, and waits until they are gone.
+pub fn kill9_all(processes: impl IntoIterator<Item = Process>) {
+    let mut processes: Vec<Process> = processes.into_iter().collect();
+    for process in &processes {
+        process.signal(Signal::SIGKILL);
+    }
+    processes.iter_mut().for_each(Process::kill);
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if !self.is_running() {
+            return;
+        }
+        let signal = if std::thread::panicking() { Signal::SIGKILL } else { Signal::SIGTERM };
+        let _ = kill(Pid::from_raw(-self.child.id().cast_signed()), signal);
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.is_running() {
+            if Instant::now() >= end {
+                self.kill();
+                assert!(std::thread::panicking(), "did not end within 10 s of SIGTERM; its log:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use warren_e2e::service::{Control, Mode, Node, PATIENCE};
+use serde_json::Value;
+use warren_e2e::service::{Control, Mode, Node, PATIENCE, Relay};
 use warren_e2e::{Machine, executable, till};
 
 const LISTEN: &str = "127.0.0.1:8080";
@@ -273,11 +274,13 @@ fn p99(a: &Node<'_>, samples: usize) -> Duration {
 
 const MIB: u64 = 1 << 20;
 
-/// Runs `attack` on the machine's own loopback while two nodes talk; memory and the bystander's latency are bounded.
-fn check_attack(name: &str, attack: &str) {
+/// Runs `attack` on the machine's own loopback while two nodes talk; memory and the bystander's latency are bounded. What
+/// was counted meanwhile is `check`'s to judge: of both nodes (`warren debug counters`), and of the relay.
+fn check_attack(name: &str, attack: &str, check: impl FnOnce([Value; 2], Value)) {
     let host = machine(name);
     let control = Control::start(&host, "control", LISTEN, &[]);
     let key = control.key("ann");
+    let _relay = Relay::start(&host, "relay", "127.0.0.1", 901, &control.url);
     let a = Node::start(&host, "a", Mode::Userspace, &[]);
     let b = Node::start(&host, "b", Mode::Userspace, &["--port", "41642", "--socks5-server", "127.0.0.1:1056"]);
     a.up(&control.url, &key, &["--hostname", "a"]);
@@ -305,6 +308,19 @@ fn check_attack(name: &str, attack: &str) {
     assert!(loud <= quiet.max(Duration::from_millis(5)) * 9, "{quiet:?} became {loud:?}");
     a.ask(&["ping", "-c", "1", "--until-direct=false", "b"]);
     control.ask(&["nodes", "list"]);
+    let counted = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+    let nodes = [&a, &b].map(|node| counted(&node.ask(&["debug", "counters"])));
+    let relay = counted(&host.sh("curl -ksS --noproxy '*' https://127.0.0.1:3444/debug/counters"));
+    check(nodes, relay);
+}
+
+/// The sum of the drops of these reasons; all that there are where none is named.
+#[track_caller]
+fn dropped(counters: &Value, reasons: &[&str]) -> u64 {
+    let drops = counters["dropped"].as_object().unwrap_or_else(|| panic!("no drops in {counters}"));
+    let all: Vec<&str> = drops.keys().map(String::as_str).collect();
+    let reasons = if reasons.is_empty() { &all } else { reasons };
+    reasons.iter().map(|reason| drops[*reason].as_u64().unwrap_or_else(|| panic!("no {reason} in {counters}"))).sum()
 }
 
 #[test]
@@ -326,6 +342,7 @@ fn ten_thousand_half_open_connections_and_slow_clients_hurt_nobody() {
          \x20except OSError: pass\n\
          time.sleep(3)\n\
          print('done',len(s))\n",
+        |_, _| {},
     );
 }
 
@@ -353,9 +370,9 @@ fn a_hundred_thousand_garbage_datagrams_and_frames_hurt_nobody() {
          tcp(lambda: b'GET / HTTP/1.1\\r\\nHost: x\\r\\nX: '+b'a'*200000,20)\n\
          tcp(lambda: b'POST /ts2021 HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: tailscale-control-protocol\\r\\nConnection: upgrade\\r\\nX-Tailscale-Handshake: '+os.urandom(60).hex().encode()+b'\\r\\n\\r\\n'+os.urandom(3000),200)\n\
          ctx=ssl.create_default_context(); ctx.check_hostname=False; ctx.verify_mode=ssl.CERT_NONE\n\
-         for _ in range(50):\n\
+         for i in range(100):\n\
          \x20try:\n\
-         \x20 c=ctx.wrap_socket(socket.create_connection(('127.0.0.1',8080),2)); c.settimeout(0.5)\n\
+         \x20 c=ctx.wrap_socket(socket.create_connection(('127.0.0.1',[8080,3444][i%2]),2)); c.settimeout(0.5)\n\
          \x20 c.sendall(b'GET /derp HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: DERP\\r\\nConnection: Upgrade\\r\\n\\r\\n'); c.recv(500)\n\
          \x20 c.sendall(bytes([random.randrange(32)])+b'\\xff\\xff\\xff\\xff'+os.urandom(3000)); c.recv(10); c.close()\n\
          \x20except OSError: pass\n\
@@ -369,6 +386,20 @@ fn a_hundred_thousand_garbage_datagrams_and_frames_hurt_nobody() {
          \x20 c=socket.socket(socket.AF_UNIX); c.settimeout(0.2); c.connect(sys.argv[1]); c.sendall(os.urandom(5000)); c.recv(10); c.close()\n\
          \x20except OSError: pass\n\
          print('done')\n",
+        |nodes, relay| {
+            for node in &nodes {
+                // A seventh of 33,000 datagrams each; some may be lost before we read them.
+                assert!(dropped(&node["handshakes"], &["malformed", "bad-mac1", "rate-limited"]) > 5000, "{node}");
+                assert!(dropped(node, &["bad-handshake"]) > 5000, "{node}");
+                assert!(dropped(node, &["unknown-keys"]) > 2000, "{node}");
+                assert!(dropped(node, &["not-a-message"]) > 2000, "{node}");
+                assert!(dropped(&node["disco"], &["unknown-sender", "malformed"]) > 2000, "{node}");
+                assert!(dropped(&node["disco"], &[]) > 4000, "STUN's are among these: {node}");
+                assert!(dropped(node, &["socks5"]) >= 150, "{node}");
+            }
+            assert!(dropped(&nodes[0], &["local-api"]) >= 150, "{}", nodes[0]);
+            assert!(relay["malformed"].as_u64().is_some_and(|count| count >= 40), "{relay}");
+        },
     );
 }
 

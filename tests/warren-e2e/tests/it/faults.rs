@@ -173,6 +173,49 @@ fn a_killed_helper_leaves_nothing_that_the_next_start_does_not_sweep() {
     drop(b);
 }
 
+#[test]
+fn everything_killed_at_once_leaves_nothing_that_doctor_or_the_next_start_does_not_clear() {
+    if !warren_e2e::inside() || !warren_e2e::can_make_tun() {
+        return;
+    }
+    let net = Internet::new(Nat::Easy, Nat::Easy);
+    let before = [&net.left, &net.right, &net.server].map(host);
+    for round in ["doctor", "the next start"] {
+        let servers = servers4(&net);
+        let [mut a, mut b] = join(&net, &servers, [Mode::Kernel; 2]);
+        let ip = b.ip4();
+        till(PATIENCE, "packets through the interface", || ping(&a, &ip));
+        let helpers = [a.helper(), b.helper()].into_iter().flatten();
+        let services = [servers.control.process, servers.relay.process, servers.second.process];
+        warren_e2e::kill9_all(services.into_iter().chain([a.process, b.process]).chain(helpers));
+        if round == "doctor" {
+            for machine in [&net.left, &net.right, &net.server] {
+                assert!(machine.sockets().len() <= 2);
+                for socket in machine.sockets() {
+                    let out = machine.warren(&["--socket", &socket, "doctor"]);
+                    assert!(String::from_utf8_lossy(&out.stdout).contains("leftover: socket"), "{out:?}");
+                }
+            }
+        } else {
+            let servers = servers4(&net);
+            let [a, b] = ["a", "b"].map(|name| {
+                let machine = if name == "a" { &net.left } else { &net.right };
+                Node::start(machine, "node", Mode::Kernel, &[])
+            });
+            assert_eq!(b.ip4(), ip, "the same addresses, without a login");
+            till(PATIENCE, "packets after the next start", || ping(&a, &ip));
+            drop((a, b, servers));
+        }
+        for (machine, before) in [&net.left, &net.right, &net.server].into_iter().zip(&before) {
+            assert_eq!(machine.sockets(), Vec::<String>::new(), "after {round}");
+            till(PATIENCE, "the host as before", || {
+                let now = host(machine);
+                (now == *before).then_some(()).ok_or(now)
+            });
+        }
+    }
+}
+
 fn ping(node: &Node<'_>, ip: &str) -> Result<(), String> {
     let out = node.machine.try_sh(&format!("ping -c 1 -W 1 {ip}"));
     out.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&out.stdout).into_owned())

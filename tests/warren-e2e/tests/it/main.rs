@@ -3,7 +3,10 @@
 //! The namespace tests do nothing unless `cargo xtask test` started them inside namespaces of their own.
 
 mod bad_input;
+mod beside;
 mod faults;
+mod figures;
+mod joining;
 mod laboratory;
 mod official;
 mod paths;

@@ -23,9 +23,9 @@ use warren_relayd::{Relay, admission, stun};
 use warren_wire::{NodeId, UserId};
 
 /// What must come is waited for so long; a loaded machine is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Each way, in one exchange.
-const PAYLOAD_BYTES: usize = 64 * 1024;
+pub const PAYLOAD_BYTES: usize = 64 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_endpoints_two_official_clients_talk_both_ways_through_our_relay() {
@@ -48,10 +48,15 @@ async fn without_endpoints_two_official_clients_talk_both_ways_through_our_relay
 #[test]
 fn with_endpoints_two_official_clients_leave_our_relay_for_a_direct_path() {
     const NAME: &str = "official::with_endpoints_two_official_clients_leave_our_relay_for_a_direct_path";
+    alone(NAME, leave_the_relay_for_a_direct_path());
+}
+
+/// Runs `test` in a second run of the test `name`, alone in a network namespace of its own.
+pub fn alone(name: &str, test: impl Future<Output = ()>) {
     const ALONE: &str = "WARREN_E2E_ALONE";
     if std::env::var_os(ALONE).is_some() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        return runtime.block_on(leave_the_relay_for_a_direct_path());
+        return runtime.block_on(test);
     }
     let alone = || {
         let mut command = Command::new("unshare");
@@ -59,10 +64,10 @@ fn with_endpoints_two_official_clients_leave_our_relay_for_a_direct_path() {
         command
     };
     if !alone().args(["ip", "link", "set", "lo", "up"]).status().is_ok_and(|status| status.success()) {
-        return eprintln!("SKIPPED: {NAME} needs the programs unshare and ip, and the right to make a user namespace");
+        return eprintln!("SKIPPED: {name} needs the programs unshare and ip, and the right to make a user namespace");
     }
     let program = std::env::current_exe().expect("this program");
-    let status = alone().arg(program).args([NAME, "--exact", "--nocapture"]).env(ALONE, "1").status();
+    let status = alone().arg(program).args([name, "--exact", "--nocapture"]).env(ALONE, "1").status();
     assert!(status.expect("a second run").success(), "see above");
 }
 
@@ -99,7 +104,7 @@ async fn leave_the_relay_for_a_direct_path() {
     network.stop([a, b]).await;
 }
 
-fn run(line: &str) {
+pub fn run(line: &str) {
     let mut words = line.split(' ');
     let program = words.next().expect("a program");
     assert!(Command::new(program).args(words).status().expect(line).success(), "{line}");
@@ -266,16 +271,16 @@ async fn a_server_that_starts_again_finds_its_official_clients_as_they_were() {
 }
 
 /// Control server and relay of one test, and the key that lets clients in.
-struct Network {
-    url: String,
+pub struct Network {
+    pub url: String,
     /// Empty: clients come without one.
-    key: String,
+    pub key: String,
     ann: UserId,
     settings: warren_controld::Config,
     socket: std::path::PathBuf,
     registry: Registry,
     admission: warren_controld::Admission,
-    relay: Relay,
+    pub relay: Relay,
     control: JoinSet<()>,
     stop_control: watch::Sender<bool>,
     stop: watch::Sender<bool>,
@@ -284,7 +289,7 @@ struct Network {
 }
 
 impl Network {
-    async fn start(hide_endpoints: bool) -> Network {
+    pub async fn start(hide_endpoints: bool) -> Network {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
@@ -354,7 +359,7 @@ impl Network {
         (self.control, self.stop_control) = run_control(port, service);
     }
 
-    async fn command(&self, what: What) -> Answer {
+    pub async fn command(&self, what: What) -> Answer {
         let actor = Actor::Operator { name: "test".to_owned(), door: "test" };
         self.registry.command(warren_control::Command { actor, what }).await.expect("granted")
     }
@@ -379,7 +384,7 @@ impl Network {
         }
     }
 
-    fn admits(&self, key: &NodePublic) -> bool {
+    pub fn admits(&self, key: &NodePublic) -> bool {
         self.admission.admits(key, IpAddr::from([127, 0, 0, 1]))
     }
 
@@ -393,7 +398,7 @@ impl Network {
     }
 
     /// A client that has joined and knows its own address.
-    async fn join(&self, name: &str) -> Device {
+    pub async fn join(&self, name: &str) -> Device {
         self.join_as(&self.config(name)).await
     }
 
@@ -412,7 +417,7 @@ impl Network {
     }
 
     /// Clients first, then the servers, each to its end.
-    async fn stop<const N: usize>(mut self, devices: [Device; N]) -> Counters {
+    pub async fn stop<const N: usize>(mut self, devices: [Device; N]) -> Counters {
         for device in devices {
             device.shutdown(Some(Duration::from_secs(2))).await;
         }
@@ -467,7 +472,7 @@ async fn reaches(from: &Device, to: &Device, port: u16) -> bool {
 }
 
 /// Asks until there is an answer.
-async fn till<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn till<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask().await {
@@ -478,12 +483,12 @@ async fn till<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut(
     }
 }
 
-async fn sees(device: &Device, name: &str, like: impl Fn(&NodeInfo) -> bool) -> Option<NodeInfo> {
+pub async fn sees(device: &Device, name: &str, like: impl Fn(&NodeInfo) -> bool) -> Option<NodeInfo> {
     device.peer_by_name(name).await.expect("the client lives").filter(like)
 }
 
 /// The peer of that name, once it has told everybody which relay is its home.
-async fn sees_at_home(device: &Device, name: &str) -> NodeInfo {
+pub async fn sees_at_home(device: &Device, name: &str) -> NodeInfo {
     till(&format!("the home relay of {name}"), || sees(device, name, |node| node.derp_region.is_some())).await
 }
 

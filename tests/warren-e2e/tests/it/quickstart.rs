@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use warren_crypto::UnixTime;
 use warren_e2e::service::PATIENCE;
 use warren_e2e::{Internet, Machine, Nat, Process, executable, till};
 
@@ -35,6 +36,13 @@ fn quickstart(machine: &Machine, name: &str) -> Process {
         said.contains("Ctrl-C stops everything").then_some(()).ok_or(said)
     });
     process
+}
+
+/// Whether a listed key still lets machines in.
+fn is_good(key: &serde_json::Value) -> bool {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
+    let end = key["expiration"].as_str().expect("an end");
+    UnixTime::parse_rfc3339(end).expect("a time") > UnixTime::from_duration(now)
 }
 
 /// The line for a machine that has nothing yet.
@@ -87,6 +95,10 @@ fn a_network_stands_after_one_command_and_another_machine_joins_by_the_printed_l
 
     let again = quickstart(&net.server, "again");
     assert_eq!(warren(&net.server, "ip -4").expect("addresses"), own, "it did not carry on");
+    let keys = warren(&net.server, "control keys list --json").expect("keys");
+    let keys: serde_json::Value = serde_json::from_str(&keys).expect("JSON");
+    let good = keys.as_array().into_iter().flatten().filter(|key| key["reusable"] == true && is_good(key)).count();
+    assert_eq!(good, 1, "the key of the first start has ended: {keys}");
     again.stop_by(Signal::SIGINT);
     gone(&net.server);
     warren(&net.server, "quickstart --remove").expect("removed");
