@@ -232,8 +232,9 @@ impl Node {
 
     fn finish_login(&mut self, answer: RegisterResponse, now: Instant) {
         let hold = std::mem::take(&mut self.hold_trying);
-        let is_new =
-            !self.profile().keys.registered || (self.profile().keys.trying.is_some() && !hold) || self.login_asked;
+        // Who brought a key waits for word of it, also where the node was in already and its state does not change.
+        let is_asked = self.login_asked || self.auth_key.is_some();
+        let is_new = !self.profile().keys.registered || (self.profile().keys.trying.is_some() && !hold) || is_asked;
         let profile = self.profile_mut();
         if let Some(key) = profile.keys.trying.take().filter(|_| !hold) {
             let before = std::mem::replace(&mut profile.keys.node, key);

@@ -189,6 +189,12 @@ async fn follow(
         if let Some(url) = notice.browse_to_url.as_deref().filter(|url| !url.is_empty()) {
             show_url(login, shown, url);
         }
+        // A node that was in already stays in its state all the while.
+        if notice.login_finished.is_some()
+            && client.status(false).await?.backend_state == BackendState::Running.as_str()
+        {
+            return arrived(client, login, shown).await;
+        }
         match state(&notice) {
             Some(BackendState::Running) => return arrived(client, login, shown).await,
             Some(BackendState::NeedsMachineAuth) if !shown.approval => {

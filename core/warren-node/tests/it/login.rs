@@ -216,6 +216,17 @@ fn answers_to_questions_of_the_past_are_ignored() {
 }
 
 #[test]
+fn a_key_given_to_a_node_that_is_in_already_is_answered_for() {
+    let mut rig = Rig::joined();
+    rig.notices();
+    let (id, _) = rig.up_with_key();
+    rig.say(id, success());
+    let notices = rig.notices();
+    assert!(notices.contains(&Notice::LoginFinished), "nothing else would tell who waits: {notices:?}");
+    assert_eq!(rig.state(), BackendState::Running);
+}
+
+#[test]
 fn a_machine_that_is_not_approved_waits_without_speaking_to_anyone() {
     let mut rig = Rig::new();
     let (id, _) = rig.up_with_key();
