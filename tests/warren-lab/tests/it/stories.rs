@@ -64,13 +64,6 @@ fn a_relay_that_dies_and_returns_interrupts_nobody_for_long() {
 }
 
 #[test]
-fn two_machines_that_know_no_relay_yet_talk_as_soon_as_they_find_a_way() {
-    let steps = [Step::RelayDown, join(0, Place::Public), join(1, Place::Public), Step::Talk(A, B), Step::RelayUp];
-    let outcome = run_steps(&steps).unwrap_or_else(|failure| panic!("{failure}"));
-    assert_eq!((outcome.direct, outcome.relayed), (1, 0));
-}
-
-#[test]
 fn a_node_that_was_killed_returns_without_the_control_server() {
     let steps = [Step::ControlDown, Step::Kill(A), Step::Start(A), Step::Talk(A, B)];
     story([Place::PortCone, Place::Symmetric], &steps);
