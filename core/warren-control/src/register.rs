@@ -192,7 +192,7 @@ impl Staged {
         self.key_expired(node)
     }
 
-    /// A known node without a key: a restart changes nothing.
+    /// A known node without a key: a restart changes nothing, unless it asks for other tags than before.
     fn come_back(&mut self, node: &Arc<Node>, request: &RegisterRequest, now: UnixTime) -> Result<Answer, Refusal> {
         if request.expiry.is_some() {
             return Err(RegisterRefusal::Extending.into());
@@ -200,8 +200,32 @@ impl Staged {
         if node.is_expired(now) {
             return Ok(self.key_expired(Arc::clone(node)));
         }
-        self.hear(node, request, now);
-        Ok(self.authorized(Arc::clone(node)))
+        let node = self.retag(node, request, now)?;
+        self.hear(&node, request, now);
+        Ok(self.authorized(node))
+    }
+
+    /// A node that asks for tags: a person's node gets those that the person may give, a tagged one no others than it has.
+    ///
+    /// Clients repeat what they ask for at every start. What was asked before is not judged again: else a node whose
+    /// tags an operator changed, or whose policy did, would be locked out when it restarts.
+    fn retag(&mut self, node: &Arc<Node>, request: &RegisterRequest, now: UnixTime) -> Result<Arc<Node>, Refusal> {
+        let tags = requested_tags(request);
+        let before =
+            self.presence.get(&node.id).map(|present| present.hostinfo.request_tags.as_slice()).unwrap_or_default();
+        if tags.is_empty() || tags.iter().eq(before.iter().collect::<BTreeSet<_>>()) {
+            return Ok(Arc::clone(node));
+        }
+        let user = match &node.owner {
+            Owner::Tags(has) if tags.is_subset(has) => return Ok(Arc::clone(node)),
+            Owner::Tags(_) => return Err(RegisterRefusal::Tags.into()),
+            Owner::User(user) => self.user(*user)?,
+        };
+        if !tags.iter().all(|tag| names::is_tag(tag) && self.may_own_tag(&user, tag)) {
+            return Err(RegisterRefusal::Tags.into());
+        }
+        self.set_tags(node.id, tags, now)?;
+        self.node(node.id)
     }
 
     /// `None`: the link is not (or no longer) known, so the machine gets a new one (trap 23).

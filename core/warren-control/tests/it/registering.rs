@@ -271,6 +271,31 @@ fn a_person_may_ask_for_a_tag_that_the_policy_gives_them() {
 }
 
 #[test]
+fn a_node_that_is_in_may_ask_for_a_tag_of_its_person_and_for_no_other() {
+    let (mut world, _) = ann_is_in();
+    let text = r#"{ "tagOwners": { "tag:web": ["ann@"], "tag:db": ["bob@"] } }"#.to_owned();
+    world.user("bob");
+    world.ask(What::ReplacePolicy { text }).expect("a policy");
+    let asks = |tag: &'static str| {
+        move |request: &mut RegisterRequest| {
+            request.hostinfo.as_mut().expect("set").request_tags = vec![tag.to_owned()];
+        }
+    };
+    let refused = "requested tags are invalid or not permitted";
+    check(&mut world, register(1, 11, None, asks("tag:db")), refused);
+    check(&mut world, register(1, 11, None, asks("web")), refused);
+    assert!(world.node(warren_wire::NodeId(1)).owner.tags().is_none(), "a refusal changes nothing");
+    check(&mut world, register(1, 11, None, asks("tag:web")), "in 1");
+    assert_eq!(world.node(warren_wire::NodeId(1)).owner, Owner::Tags(tag_set(&["tag:web"])));
+    check(&mut world, register(1, 11, None, asks("tag:db")), refused);
+    // What it asked for before, it may go on asking for at each start, whatever became of its tags.
+    let tags = tag_set(&["tag:db"]);
+    world.ask(What::SetTags { node: warren_wire::NodeId(1), tags: tags.clone() }).expect("an operator may");
+    check(&mut world, register(1, 11, None, asks("tag:web")), "in 1");
+    assert_eq!(world.node(warren_wire::NodeId(1)).owner, Owner::Tags(tags));
+}
+
+#[test]
 fn an_operator_turns_a_machine_away() {
     let mut world = World::new();
     let (id, url) = link(world.ask(register(1, 11, None, |_| {})));
