@@ -1,7 +1,7 @@
-//! `cargo xtask lab faults`: tests that cannot fail prove nothing, so faults are planted and must be found.
+//! `cargo xtask lab faults`, `cargo xtask policy faults`: tests that cannot fail prove nothing, so faults are planted and
+//! must be found.
 //!
-//! Each fault in `tests/warren-lab/faults.toml` is one replaced line in a copy of the project; the named test command must
-//! then turn red.
+//! Each fault in one of the lists is one replaced line in a copy of the project; the named test command must then turn red.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,13 +19,19 @@ struct Fault {
     test: Vec<String>,
 }
 
-pub fn run(words: &[&str]) -> Result<()> {
-    let faults = read(&sh::root().join("tests/warren-lab/faults.toml"))?;
+/// Faults in the cores that the laboratory runs.
+pub const LAB: &str = "tests/warren-lab/faults.toml";
+
+/// Faults in the compiler of policies.
+pub const POLICY: &str = "core/warren-policy/faults.toml";
+
+pub fn run(list: &str, words: &[&str]) -> Result<()> {
+    let faults = read(&sh::root().join(list))?;
     let faults: Vec<&Fault> = match words {
         [] => faults.iter().collect(),
         ["--only", count] => faults.iter().take(count.parse().context("--only takes a number")?).collect(),
         [name] => faults.iter().filter(|fault| fault.name == *name).collect(),
-        other => bail!("lab faults takes --only N or the name of a fault, not {}", other.join(" ")),
+        other => bail!("faults takes --only N or the name of a fault, not {}", other.join(" ")),
     };
     let copy = sh::target_dir()?.join("faults");
     // The copy builds beside the original, so that what both depend on is built once.

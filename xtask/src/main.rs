@@ -21,6 +21,7 @@ cargo xtask <task>
   lab <nat> <nat>           two routers of these kinds, two nodes behind them, two shells for you to play in
                             kinds: none easy keep full cone hard symmetric blocked
   lab faults [--only N]     plants one-line faults in a copy of the cores; each must turn the tests red
+  policy faults [--only N]  the same for the compiler of policies and the laws that hold it
   bench tunnel [--quick] [--json]
                             goodput, CPU per gigabyte, idle ping and memory of bare veth, Warren and other people's tunnels
   floors                    dependencies go strictly down, and the pure floors stay pure
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["test", rest @ ..] => test::run(rest),
-        ["lab", "faults", rest @ ..] => faults::run(rest),
+        ["lab", "faults", rest @ ..] => faults::run(faults::LAB, rest),
+        ["policy", "faults", rest @ ..] => faults::run(faults::POLICY, rest),
         ["lab", rest @ ..] => playground::run(rest),
         ["bench", "tunnel", rest @ ..] => bench::tunnel(rest),
         ["floors"] => floors::check(),

@@ -68,9 +68,11 @@ pub fn run(words: &[&str]) -> Result<()> {
     }
     if depth == Depth::Usual {
         run.skipped
-            .push("ten pairs of routers, 5,000 lab scenarios, all but two planted faults: only in --long".into());
+            .push("ten pairs of routers, 5,000 lab scenarios, 100,000 packets a law of policies, all but two planted faults of either list: only in --long".into());
     }
-    run.step("planted faults", || faults::run(if depth == Depth::Long { &[] } else { &["--only", "2"] }));
+    let some: &[&str] = if depth == Depth::Long { &[] } else { &["--only", "2"] };
+    run.step("planted faults", || faults::run(faults::LAB, some));
+    run.step("planted faults in policies", || faults::run(faults::POLICY, some));
     run.finish()
 }
 
@@ -172,7 +174,7 @@ fn pure(built: &[Built], depth: Depth) -> Result<()> {
             program.env("WARREN_GOLDEN_DIR", dir);
         }
         if depth == Depth::Long {
-            program.env("WARREN_LAB_SCENARIOS", "5000");
+            program.env("WARREN_LAB_SCENARIOS", "5000").env("WARREN_LAW_PACKETS", "100000");
         }
         println!("--- {}", test.executable.display());
         if sh::run(&mut program).is_err() {

@@ -140,7 +140,7 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse_from(arguments);
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A reader that has left (`warren status | head -1`) is no failure to speak of.
             if !is_broken_pipe(&error) {
@@ -151,19 +151,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli) -> Result<ExitCode> {
     let socket = cli.socket;
-    match cli.command {
+    let done = match cli.command {
         Command::Control(Control { command: ControlCommand::Serve(command) }) => serve::control(command, socket),
         Command::Relay(RelayCommand::Serve(command)) => serve::relay(command),
         Command::Node(NodeCommand::Run(command)) => serve::node(command, socket),
         Command::Quickstart(command) => quickstart::run(&command),
         Command::Join(command) => join::run(command, socket),
-        Command::Policy(command) => policy::run(&command),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());
             Ok(())
         }
+        // The answer is the exit code, too.
+        Command::Policy(command) => return policy::run(&command, socket),
         Command::Helper(_) => anyhow::bail!("the helper is entered by its name as the first word: warren helper run"),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -172,7 +173,8 @@ fn run(cli: Cli) -> Result<()> {
             runtime.shutdown_background();
             done
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn ask(command: Command, socket: Option<PathBuf>) -> Result<()> {

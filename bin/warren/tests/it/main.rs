@@ -1,5 +1,7 @@
 //! The executable as a person meets it, without any daemon.
 
+mod policy_page;
+
 use std::process::{Command, Output};
 
 fn warren(words: &[&str]) -> Output {

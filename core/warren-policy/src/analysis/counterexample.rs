@@ -7,7 +7,7 @@ use warren_ip::{IpRanges, Prefix};
 use warren_wire::NodeId;
 
 use crate::analysis::devices::Attributes;
-use crate::analysis::holders::{Cast, Holder, Person, Population};
+use crate::analysis::holders::{Cast, Holder, Person, Population, SOMEBODY};
 use crate::analysis::packet::Packet;
 use crate::analysis::passages::{lets, passages};
 use crate::analysis::space::{Space, pick};
@@ -158,7 +158,8 @@ impl Counterexample {
 /// A person with what policies can ask of one.
 pub(crate) fn describe_user(user: &PolicyUser) -> String {
     let mut text = if user.email.is_empty() { user.name.clone() } else { user.email.clone() };
-    if !user.email.is_empty() && !user.name.is_empty() && !user.email.starts_with(&user.name) {
+    let is_made_up = user.name.starts_with(SOMEBODY);
+    if !user.email.is_empty() && !is_made_up && !user.name.is_empty() && !user.email.starts_with(&user.name) {
         text.push_str(&format!(" (login {})", user.name));
     }
     if !user.groups.is_empty() {

@@ -314,11 +314,11 @@ impl Features {
 
     /// A person who has exactly these. `nth` keeps the names of those apart whom no word means.
     fn user(&self, id: UserId, nth: usize) -> PolicyUser {
-        let name = self.login.clone().unwrap_or_else(|| format!("somebody-{}", nth + 1));
+        let name = self.login.clone().unwrap_or_else(|| format!("{SOMEBODY}{}", nth + 1));
         let email = match &self.email {
             None => String::new(),
             Some(Email::Is(email)) => email.clone(),
-            Some(Email::IsOf(domain)) => format!("somebody-{}@{domain}", nth + 1),
+            Some(Email::IsOf(domain)) => format!("{SOMEBODY}{}@{domain}", nth + 1),
         };
         PolicyUser {
             id,
@@ -343,6 +343,9 @@ impl Email {
         }
     }
 }
+
+/// What people are called whom no word names.
+pub(crate) const SOMEBODY: &str = "somebody-";
 
 /// A tailnet under construction: the one that a counterexample shows.
 #[derive(Clone, PartialEq, Debug, Default)]

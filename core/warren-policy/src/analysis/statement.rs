@@ -180,7 +180,7 @@ fn parse_traffic(text: &str) -> Result<Traffic, String> {
                 .into_iter()
                 .for_each(|protocol| ranges.iter().for_each(|range| traffic.insert(protocol, *range))),
             Some(protocol) if !protocol.has_ports() && word != "*" => {
-                return Err(format!("{protocol} has no ports: leave out {word:?}"));
+                return Err(format!("protocol {protocol} has no ports: leave out {word:?}"));
             }
             Some(protocol) => ranges.iter().for_each(|range| traffic.insert(protocol, *range)),
         }
@@ -235,7 +235,7 @@ mod tests {
         check("tag:a reaches tag:b", "refused: one tag:b, or each? Write \"tag:a reaches every tag:b\"");
         check("tag:a talks to tag:b", "refused: a statement is");
         check("nothing from tag:a reaches tag:b on", "refused: a statement is");
-        check("nothing from tag:a reaches tag:b on gre 22", "refused: 47 has no ports");
+        check("nothing from tag:a reaches tag:b on gre 22", "refused: protocol 47 has no ports");
         check("nothing from tag:a reaches autogroup:self", "names no people");
         check("nothing from svc:web reaches tag:a", "is no source");
         check("tag:a reaches every tag:b on ssh", "refused");

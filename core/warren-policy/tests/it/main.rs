@@ -10,6 +10,7 @@ mod laws_diff;
 mod laws_packets;
 mod laws_prove;
 mod naive;
+mod questions;
 mod random;
 mod rules;
 mod ssh;

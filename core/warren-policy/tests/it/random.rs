@@ -192,7 +192,8 @@ fn node(dice: &mut Dice, index: usize) -> PolicyNode {
     }
     PolicyNode {
         id: NodeId(index as i64 + 1),
-        user: Some(UserId(1 + dice.below(5) as i64)).filter(|_| tags.is_empty()),
+        // What a tagged node says of an owner means nothing.
+        user: (!dice.one_in(10)).then(|| UserId(1 + dice.below(5) as i64)),
         tags,
         addrs: addrs(index),
         routes,
