@@ -1,10 +1,13 @@
 //! What nodes are told about names (control-protocol.md §9.3).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use warren_ip::Prefix;
-use warren_wire::{DnsConfig, Resolver};
+use warren_wire::{CapMap, DnsConfig, Resolver};
 
+use crate::presence::Present;
+use crate::rows::Node;
 use crate::settings::Settings;
 
 /// The same for every node.
@@ -30,6 +33,65 @@ pub(crate) fn config(settings: &Settings) -> DnsConfig {
     config.domains.extend(dns.search_domains.iter().cloned());
     config.extra_records = dns.extra_records.clone();
     config
+}
+
+/// The same for one node: a resolver of NextDNS is told which device asks, and may have another profile for it. The
+/// policy's attributes `nextdns:<profile>` and `nextdns:no-device-info` say so.
+pub(crate) fn for_node(
+    base: &Arc<DnsConfig>,
+    node: &Node,
+    present: Option<&Present>,
+    attributes: impl FnOnce() -> CapMap,
+) -> Arc<DnsConfig> {
+    let is_nextdns = |resolver: &Resolver| resolver.addr.starts_with(NEXTDNS);
+    if !lists(base).flatten().any(is_nextdns) {
+        return Arc::clone(base);
+    }
+    let (attributes, mut own) = (attributes(), DnsConfig::clone(base));
+    let words = attributes.keys().filter_map(|name| name.strip_prefix("nextdns:"));
+    let profile = words.clone().find(|word| *word != NO_DEVICE_INFO);
+    let mut about = url_query(&[
+        ("device_name", &node.hostname),
+        ("device_model", present.map_or("", |present| &present.hostinfo.os)),
+        ("device_ip", &node.addresses().first().map(|address| address.addr().to_string()).unwrap_or_default()),
+    ]);
+    if words.clone().any(|word| word == NO_DEVICE_INFO) {
+        about.clear();
+    }
+    let routed = own.routes.values_mut();
+    for resolver in [&mut own.resolvers, &mut own.fallback_resolvers].into_iter().chain(routed).flatten() {
+        if is_nextdns(resolver) {
+            if let Some(profile) = profile {
+                resolver.addr = format!("{NEXTDNS}{profile}");
+            }
+            resolver.addr.push_str(&about);
+        }
+    }
+    Arc::new(own)
+}
+
+const NEXTDNS: &str = "https://dns.nextdns.io/";
+const NO_DEVICE_INFO: &str = "no-device-info";
+
+fn lists(config: &DnsConfig) -> impl Iterator<Item = &Vec<Resolver>> {
+    [&config.resolvers, &config.fallback_resolvers].into_iter().chain(config.routes.values())
+}
+
+/// `?name=value&…`, with everything but letters, digits and `-._~` as `%XX`; nothing for empty values.
+fn url_query(pairs: &[(&str, &str)]) -> String {
+    let mut query = String::new();
+    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
+        query.push(if query.is_empty() { '?' } else { '&' });
+        query.push_str(name);
+        query.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => query.push(char::from(byte)),
+                other => query.push_str(&format!("%{other:02X}")),
+            }
+        }
+    }
+    query
 }
 
 fn resolver(address: &str) -> Resolver {

@@ -15,16 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use warren_crypto::{NodePublic, UnixTime};
-use warren_ip::Prefix;
 use warren_wire::netmap::{NetMap, diff, full};
+use warren_wire::ssh::SshPolicy;
 use warren_wire::{
     CapabilityVersion, Debug as WireDebug, DnsConfig, FilterRule, MapResponse, Node as WireNode, NodeId, RelayMap,
     UserId,
 };
 
+use crate::extra::Extra;
 use crate::health::{self, Messages};
 use crate::node_set::NodeSet;
-use crate::routes;
 use crate::snapshot::{MapError, Snapshot, Touched, filters};
 
 /// See the module.
@@ -47,8 +47,9 @@ struct Sent {
     relay_map: Arc<RelayMap>,
     dns: Arc<DnsConfig>,
     serving_seq: u64,
-    /// Networks behind peers, as far as the node may use them.
-    routes: Arc<BTreeMap<NodeId, Vec<Prefix>>>,
+    /// What is shown of peers beside their records.
+    extras: Arc<BTreeMap<NodeId, Extra>>,
+    ssh: Option<SshPolicy>,
     messages: Messages,
 }
 
@@ -132,9 +133,10 @@ impl Session {
             me,
             rules: snapshot.filter_of(self.node),
             relay_map: Arc::clone(&snapshot.relay_map),
-            dns: Arc::clone(&snapshot.dns),
+            dns: snapshot.dns_for(self.node),
+            ssh: snapshot.ssh_policy_for(self.node),
             serving_seq: snapshot.serving_seq,
-            routes: Arc::new(snapshot.routes_for(self.node, &snapshot.visible_to(self.node))),
+            extras: Arc::new(snapshot.extras_for(self.node, &snapshot.visible_to(self.node))),
             messages: snapshot.messages_for(self.node),
         });
         Some(response)
@@ -147,11 +149,12 @@ impl Session {
             reach_seq: snapshot.reach_seq,
             me: if *me == *sent.me { Arc::clone(&sent.me) } else { me },
             relay_map: Arc::clone(&snapshot.relay_map),
-            dns: Arc::clone(&snapshot.dns),
+            dns: snapshot.dns_for(self.node),
+            ssh: sent.ssh.clone(),
             visible: Arc::clone(&sent.visible),
             rules: Arc::clone(&sent.rules),
             serving_seq: snapshot.serving_seq,
-            routes: Arc::clone(&sent.routes),
+            extras: Arc::clone(&sent.extras),
             messages: snapshot.messages_for(self.node),
         };
         if sent.reach_seq != snapshot.reach_seq {
@@ -162,11 +165,12 @@ impl Session {
             if rules != sent.rules {
                 now.rules = rules;
             }
+            now.ssh = snapshot.ssh_policy_for(self.node);
         }
         if (sent.reach_seq, sent.serving_seq) != (snapshot.reach_seq, snapshot.serving_seq) {
-            let routes = snapshot.routes_for(self.node, &now.visible);
-            if routes != *sent.routes {
-                now.routes = Arc::new(routes);
+            let extras = snapshot.extras_for(self.node, &now.visible);
+            if extras != *sent.extras {
+                now.extras = Arc::new(extras);
             }
         }
         let (mut old, mut new) = (NetMap::default(), NetMap::default());
@@ -200,6 +204,7 @@ impl Session {
         if !Arc::ptr_eq(&sent.relay_map, &now.relay_map) {
             (old.relay_map, new.relay_map) = (RelayMap::clone(&sent.relay_map), RelayMap::clone(&now.relay_map));
         }
+        (old.ssh_policy, new.ssh_policy) = (sent.ssh.clone(), now.ssh.clone());
         if !Arc::ptr_eq(&sent.dns, &now.dns) {
             (old.dns, new.dns) = (DnsConfig::clone(&sent.dns), DnsConfig::clone(&now.dns));
         }
@@ -214,9 +219,9 @@ impl Session {
         let mut peers: BTreeSet<NodeId> = changes.nodes.keys().copied().filter(shown).collect();
         peers.extend(new.without(old));
         peers.extend(old.without(new));
-        if !Arc::ptr_eq(&sent.routes, &now.routes) {
-            let routers = sent.routes.keys().chain(now.routes.keys());
-            peers.extend(routers.filter(|peer| sent.routes.get(peer) != now.routes.get(peer)));
+        if !Arc::ptr_eq(&sent.extras, &now.extras) {
+            let marked = sent.extras.keys().chain(now.extras.keys());
+            peers.extend(marked.filter(|peer| sent.extras.get(peer) != now.extras.get(peer)));
         }
         peers.remove(&self.node);
         peers
@@ -239,9 +244,9 @@ impl Session {
 }
 
 impl Sent {
-    /// A peer's record with the networks behind it that this node may use.
+    /// A peer's record with what is shown beside it.
     fn shown(&self, peer: NodeId, record: &WireNode) -> WireNode {
-        routes::with_routes(record.clone(), self.routes.get(&peer).map_or(&[], Vec::as_slice))
+        self.extras.get(&peer).map_or_else(|| record.clone(), |extra| extra.on_peer(record.clone()))
     }
 }
 

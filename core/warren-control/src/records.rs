@@ -60,30 +60,32 @@ pub(crate) fn peer_record(node: &Node, present: Option<&Present>, settings: &Set
 }
 
 /// A node as it sees itself: its peers' record, always online, with what it may do.
-pub(crate) fn self_record(peer: &WireNode, randomizes_client_port: bool) -> WireNode {
+pub(crate) fn self_record(peer: &WireNode, attributes: CapMap, has_ssh: bool) -> WireNode {
     WireNode {
         // It knows them best, and an echo of its own update would make it rebuild its map for nothing.
         endpoints: Vec::new(),
         online: Some(true),
         last_seen: None,
-        cap_map: self_capabilities(randomizes_client_port),
+        cap_map: self_capabilities(attributes, has_ssh),
         ..peer.clone()
     }
 }
 
 /// What a node is told that it may do: only what works with this server.
 ///
-/// `file-sharing`: two stock nodes of one person send files to each other without further help. Not `ssh` (no SSH
-/// policy is sent, so a node would switch a server on that nobody may use), not `is-admin` (there is no console for
-/// clients to link to), not `https` or `funnel` (no certificates). Clients are told not to update themselves.
-fn self_capabilities(randomizes_client_port: bool) -> CapMap {
+/// `file-sharing`: two stock nodes of one person send files to each other without further help. `ssh` only where the
+/// policy speaks of shells: else a node would switch a server on that nobody may use. Not `is-admin` (there is no console
+/// for clients to link to), not `https` or `funnel` (no certificates). Clients are told not to update themselves. What the
+/// policy's `nodeAttrs` say comes on top and wins.
+fn self_capabilities(attributes: CapMap, has_ssh: bool) -> CapMap {
     let mut capabilities = BTreeMap::from([
         (cap::FILE_SHARING.to_owned(), Vec::new()),
         (cap::DEFAULT_AUTO_UPDATE.to_owned(), vec![serde_json::Value::Bool(false)]),
     ]);
-    if randomizes_client_port {
-        capabilities.insert(cap::RANDOMIZE_CLIENT_PORT.to_owned(), Vec::new());
+    if has_ssh {
+        capabilities.insert(cap::SSH.to_owned(), Vec::new());
     }
+    capabilities.extend(attributes);
     capabilities
 }
 

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use warren_ip::Prefix;
 use warren_policy::RouteUse;
-use warren_wire::{Node as WireNode, NodeId};
+use warren_wire::NodeId;
 
 use crate::presence::Present;
 use crate::rows::Node;
@@ -84,18 +84,4 @@ impl Serving {
         used.sort_unstable();
         used
     }
-}
-
-/// The record of a peer (or of self) with these networks behind it.
-#[must_use]
-pub(crate) fn with_routes(mut record: WireNode, routes: &[Prefix]) -> WireNode {
-    if routes.is_empty() {
-        return record;
-    }
-    let mut allowed: Vec<Prefix> = record.addresses.iter().chain(routes).copied().collect();
-    allowed.sort();
-    allowed.dedup();
-    record.allowed_ips = Some(allowed);
-    record.primary_routes = routes.iter().copied().filter(|route| !route.is_default_route()).collect();
-    record
 }

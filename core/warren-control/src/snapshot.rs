@@ -8,16 +8,20 @@ use std::sync::Arc;
 
 use warren_crypto::{MachinePublic, NodePublic, UnixTime};
 use warren_ip::Prefix;
+use warren_policy::SshCheck;
 use warren_wire::netmap::NetMap;
+use warren_wire::ssh::SshPolicy;
 use warren_wire::{DnsConfig, FilterRule, Node as WireNode, NodeId, RelayMap, UserId, UserProfile};
 
 use crate::command::Refusal;
+use crate::dns;
+use crate::extra::Extra;
 use crate::health::{self, Messages};
 use crate::node_set::NodeSet;
 use crate::presence::{self, Present};
 use crate::records;
 use crate::registry::Registry;
-use crate::routes::{self, Served, Serving};
+use crate::routes::{Served, Serving};
 use crate::rows::Node;
 use crate::settings::Settings;
 use crate::table::Table;
@@ -124,14 +128,39 @@ impl Snapshot {
         self.serving.of(node)
     }
 
-    /// The networks behind each of these peers that `viewer` may send to; only peers that have any.
-    pub(crate) fn routes_for(&self, viewer: NodeId, visible: &NodeSet) -> BTreeMap<NodeId, Vec<Prefix>> {
-        let peers = self.serving.by_node.iter().filter(|(peer, _)| **peer != viewer && visible.contains(**peer));
-        let usable = |(peer, served): (&NodeId, &Served)| {
-            let routes = self.serving.used(*peer, served, |route| self.reach.route_use(viewer, *peer, route));
-            (!routes.is_empty()).then_some((*peer, routes))
+    /// What `viewer` is shown of each of these peers beside its record; only peers of which there is something.
+    pub(crate) fn extras_for(&self, viewer: NodeId, visible: &NodeSet) -> BTreeMap<NodeId, Extra> {
+        let marks = self.reach.marks();
+        let peers = self.serving.by_node.keys().chain(marks.keys()).copied();
+        let shown = peers.filter(|peer| *peer != viewer && visible.contains(*peer));
+        let extra = |peer: NodeId| {
+            let served = self.serving.of(peer);
+            let routes =
+                served.map(|served| self.serving.used(peer, served, |route| self.reach.route_use(viewer, peer, route)));
+            let extra = Extra::new(routes.unwrap_or_default(), marks.get(&peer));
+            (!extra.is_empty()).then_some((peer, extra))
         };
-        peers.filter_map(usable).collect()
+        shown.filter_map(extra).collect()
+    }
+
+    /// Names and resolvers as one node is told them.
+    pub(crate) fn dns_for(&self, node: NodeId) -> Arc<DnsConfig> {
+        match self.registry.node(node) {
+            Some(row) => {
+                dns::for_node(&self.dns, row, self.present(node).map(|p| &**p), || self.reach.attributes_of(node))
+            }
+            None => Arc::clone(&self.dns),
+        }
+    }
+
+    /// Who may open a shell on a node; `None` where the policy says nothing of shells.
+    pub fn ssh_policy_for(&self, node: NodeId) -> Option<SshPolicy> {
+        self.reach.ssh_policy_for(node, &self.settings.server_url)
+    }
+
+    /// How a session of `from` as the local user `user` on `to` is to be checked. `None`: refuse it.
+    pub fn ssh_check(&self, from: NodeId, to: NodeId, user: &str) -> Option<SshCheck> {
+        self.reach.ssh_check(from, to, user)
     }
 
     /// What the node's person should know of it.
@@ -146,10 +175,10 @@ impl Snapshot {
     pub fn netmap_for(&self, node: NodeId) -> Result<NetMap, MapError> {
         let me = self.self_record(node)?;
         let visible = self.visible_to(node);
-        let routes = self.routes_for(node, &visible);
+        let extras = self.extras_for(node, &visible);
         let shown = |peer: NodeId| {
             let record = WireNode::clone(self.records.get(&peer)?);
-            Some((peer, routes::with_routes(record, routes.get(&peer).map_or(&[], Vec::as_slice))))
+            Some((peer, extras.get(&peer).map_or_else(|| record.clone(), |extra| extra.on_peer(record.clone()))))
         };
         let peers: BTreeMap<NodeId, WireNode> = visible.iter().filter(|peer| *peer != node).filter_map(shown).collect();
         let owners = peers.values().map(|peer| peer.user).chain([me.user]);
@@ -158,7 +187,8 @@ impl Snapshot {
             self_node: WireNode::clone(&me),
             peers,
             relay_map: RelayMap::clone(&self.relay_map),
-            dns: DnsConfig::clone(&self.dns),
+            dns: DnsConfig::clone(&self.dns_for(node)),
+            ssh_policy: self.ssh_policy_for(node),
             domain: self.settings.domain.clone(),
             filters: filters(&self.filter_of(node)),
             display_messages: self.messages_for(node),
@@ -180,9 +210,10 @@ impl Snapshot {
             return Err(MapError::Gone(node));
         }
         let record = self.records.get(&node).ok_or(MapError::NameTooLong(node))?;
-        let me = records::self_record(record, self.reach.randomizes_client_port());
+        let attributes = self.reach.attributes_of(node);
+        let me = records::self_record(record, attributes, self.reach.has_ssh());
         let served: Vec<Prefix> = self.serving.of(node).into_iter().flat_map(Served::active).collect();
-        Ok(Arc::new(routes::with_routes(me, &served)))
+        Ok(Arc::new(Extra::new(served, self.reach.marks().get(&node)).on_self(me)))
     }
 
     pub(crate) fn profiles(&self, users: impl Iterator<Item = UserId>) -> BTreeMap<UserId, UserProfile> {

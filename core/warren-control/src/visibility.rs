@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use warren_crypto::UnixTime;
 use warren_ip::Prefix;
-use warren_policy::{Attribute, Compiled, Policy, PolicyNode, PolicyUser, RouteUse, Tailnet};
-use warren_wire::{FilterRule, Hostinfo, NodeId};
+use warren_policy::{Attribute, Compiled, Policy, PolicyNode, PolicyUser, RouteUse, SshCheck, Tailnet};
+use warren_wire::ssh::SshPolicy;
+use warren_wire::{CapMap, FilterRule, Hostinfo, NodeId};
 
 use crate::command::{Answer, Refusal};
 use crate::event::Event;
+use crate::extra::Marks;
 use crate::node_set::NodeSet;
 use crate::presence::Present;
 use crate::registry::Registry;
@@ -24,16 +26,19 @@ use crate::table::Table;
 /// A policy, compiled for the users and nodes of one picture.
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
-    randomizes_client_port: bool,
     /// All that an operator has not kept out.
     everyone: Arc<NodeSet>,
     who: Who,
+    /// What the policy says of each node, also where everyone reaches everyone.
+    compiled: Arc<Compiled>,
+    /// Of the nodes of which it says something that peers are shown.
+    marks: Arc<BTreeMap<NodeId, Marks>>,
 }
 
 #[derive(Clone, Debug)]
 enum Who {
     Everyone { rules: Arc<Vec<FilterRule>> },
-    Compiled(Arc<Compiled>),
+    Some,
 }
 
 impl Reach {
@@ -41,12 +46,19 @@ impl Reach {
         let who = if policy.allows_all() {
             Who::Everyone { rules: Arc::new(vec![FilterRule::allow_all()]) }
         } else {
-            Who::Compiled(Arc::new(compile(policy, registry, known)))
+            Who::Some
         };
+        let compiled = compile(policy, registry, known);
+        let marks = |node: &Arc<Node>| {
+            let marks = Marks::new(&compiled.cap_map_for(node.id), compiled.peer_cap_map_for(node.id));
+            (!marks.is_empty()).then_some((node.id, marks))
+        };
+        let marks = Arc::new(registry.nodes().filter_map(marks).collect());
         Self {
-            randomizes_client_port: policy.randomizes_client_port(),
             everyone: Arc::new(registry.nodes().filter(|node| node.approved).map(|node| node.id).collect()),
+            marks,
             who,
+            compiled: Arc::new(compiled),
         }
     }
 
@@ -57,7 +69,7 @@ impl Reach {
         }
         match &self.who {
             Who::Everyone { .. } => Arc::clone(&self.everyone),
-            Who::Compiled(compiled) => Arc::new(compiled.peers_of(node).collect()),
+            Who::Some => Arc::new(self.compiled.peers_of(node).collect()),
         }
     }
 
@@ -68,7 +80,7 @@ impl Reach {
         }
         match &self.who {
             Who::Everyone { rules } => Arc::clone(rules),
-            Who::Compiled(compiled) => Arc::new(compiled.filter_for(node)),
+            Who::Some => Arc::new(self.compiled.filter_for(node)),
         }
     }
 
@@ -76,12 +88,33 @@ impl Reach {
     pub(crate) fn route_use(&self, viewer: NodeId, peer: NodeId, route: Prefix) -> RouteUse {
         match &self.who {
             Who::Everyone { .. } => RouteUse::IfPrimary,
-            Who::Compiled(compiled) => compiled.route_use(viewer, peer, route),
+            Who::Some => self.compiled.route_use(viewer, peer, route),
         }
     }
 
-    pub(crate) fn randomizes_client_port(&self) -> bool {
-        self.randomizes_client_port
+    /// What the policy lets a node do, or wants it to do (`nodeAttrs`).
+    pub(crate) fn attributes_of(&self, node: NodeId) -> CapMap {
+        self.compiled.cap_map_for(node)
+    }
+
+    /// What peers are shown of it, by node; nodes without are not in it.
+    pub(crate) fn marks(&self) -> &BTreeMap<NodeId, Marks> {
+        &self.marks
+    }
+
+    /// Who may open a shell on a node. `None`: the policy says nothing about shells.
+    pub(crate) fn ssh_policy_for(&self, node: NodeId, server_url: &str) -> Option<SshPolicy> {
+        self.compiled.has_ssh().then(|| self.compiled.ssh_policy_for(node, server_url))
+    }
+
+    /// Whether the policy says anything about shells.
+    pub(crate) fn has_ssh(&self) -> bool {
+        self.compiled.has_ssh()
+    }
+
+    /// How a shell session is to be checked; `None`: not by a check.
+    pub(crate) fn ssh_check(&self, from: NodeId, to: NodeId, user: &str) -> Option<SshCheck> {
+        self.compiled.ssh_check(from, to, user)
     }
 }
 

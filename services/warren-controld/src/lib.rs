@@ -41,6 +41,7 @@ pub mod registry;
 mod rest;
 pub mod service;
 mod small_requests;
+mod ssh_checks;
 pub mod state_dir;
 mod writer;
 

@@ -21,7 +21,7 @@ use warren_io::noise_stream::NoiseStream;
 use warren_io::routes::Routes;
 
 use crate::service::Shared;
-use crate::{ask_node, clock, map_stream, register, small_requests};
+use crate::{ask_node, clock, map_stream, register, small_requests, ssh_checks};
 
 /// From the 101 answer to an open channel. The handshake itself is one message of ours.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -162,6 +162,7 @@ pub(crate) fn routes() -> Routes<(Arc<Shared>, Machine)> {
         })
         .at("/machine/audit-log", |request, (shared, machine)| small_requests::audit_log(shared, request, machine))
         .at("/machine/whoami", |request, (shared, machine)| small_requests::whoami(shared, request, machine))
+        .below("/machine/ssh/action/", |request, (shared, machine)| ssh_checks::action(shared, request, machine))
         .below("/machine/c2n/", |request, (shared, machine)| ask_node::c2n_answer(shared, request, machine));
     for path in ["/machine/set-dns", "/machine/id-token", "/machine/set-device-attr", "/machine/feature/query"] {
         routes = routes.at(path, |_, _| async {

@@ -25,6 +25,7 @@ use crate::noise_endpoint::{self, Machine};
 use crate::oidc::{self, SignIn};
 use crate::random::Seeds;
 use crate::registry::{CommandError, Registry};
+use crate::ssh_checks::SshChecks;
 use crate::state_dir::{self, StateError};
 use crate::writer::{Writer, WriterError};
 use crate::{admin_door, clock, extra_records, pages};
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) seeds: Seeds,
     /// How the server asks nodes.
     pub(crate) bells: Bells,
+    /// Shell sessions that wait for a check.
+    pub(crate) ssh_checks: SshChecks,
     /// The number of the next Noise channel.
     pub(crate) next_channel: AtomicU64,
     /// The longest silence on a map stream.
@@ -151,6 +154,7 @@ impl Service {
                 registry,
                 seeds,
                 bells: Bells::default(),
+                ssh_checks: SshChecks::default(),
                 next_channel: AtomicU64::new(1),
                 keep_alive: config.keep_alive_interval,
                 download,
@@ -249,6 +253,7 @@ impl Service {
             .below("/oidc/start/", to!(oidc::flow::start))
             .at(oidc::CALLBACK, to!(oidc::flow::callback))
             .below("/oidc/confirm/", to!(oidc::flow::confirm))
+            .below("/auth/", to!(crate::ssh_checks::page))
             .below("/get/", to!(crate::download::answer))
     }
 

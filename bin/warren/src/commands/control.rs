@@ -230,7 +230,7 @@ pub enum Auth {
         #[arg(long)]
         auth_id: String,
     },
-    /// Let one in where it is clear whose it is
+    /// Let a shell session in that needs a check (or a device, where it is clear whose it is)
     Approve {
         #[arg(long)]
         auth_id: String,

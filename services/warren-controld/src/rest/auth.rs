@@ -34,6 +34,9 @@ pub(super) async fn register(asked: &Asked) -> Result<Response<Body>, RestError>
 pub(super) async fn approve(asked: &Asked) -> Result<Response<Body>, RestError> {
     let AuthRequest { auth_id } = asked.json()?;
     let id = auth(&auth_id)?;
+    if asked.shared.ssh_checks.decide(id, true) {
+        return Ok(nothing());
+    }
     let snapshot = asked.snapshot();
     let mut users = snapshot.registry().users();
     let (Some(only), None) = (users.next(), users.next()) else {
@@ -45,7 +48,10 @@ pub(super) async fn approve(asked: &Asked) -> Result<Response<Body>, RestError> 
 
 pub(super) async fn reject(asked: &Asked) -> Result<Response<Body>, RestError> {
     let AuthRequest { auth_id } = asked.json()?;
-    asked.command(What::RejectRegistration { id: auth(&auth_id)? }).await?;
+    let id = auth(&auth_id)?;
+    if !asked.shared.ssh_checks.decide(id, false) {
+        asked.command(What::RejectRegistration { id }).await?;
+    }
     Ok(nothing())
 }
 

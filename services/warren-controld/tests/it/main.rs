@@ -10,5 +10,6 @@ mod log;
 mod maps;
 mod provider;
 mod restart;
+mod shells;
 mod signing_in;
 mod world;
