@@ -103,12 +103,11 @@ impl World {
     }
 
     /// Where `warren up` sends its person.
-    fn up(&self, node: &Node<'_>) -> (Process, String) {
+    fn up(&self, node: &Node<'_>, name: &str) -> (Process, String) {
         let socket = node.state().join("node.sock").display().to_string();
         let url = format!("http://{CONTROL}");
-        let args = ["--socket", &socket, "up", "--login-server", &url, "--timeout", "120s"];
-        let name = format!("up-{}", node.process.pid());
-        let process = self.machine.start(&name, warren_e2e::executable("warren"), &args);
+        let args = ["--socket", &socket, "up", "--login-server", &url, "--hostname", "laptop", "--timeout", "120s"];
+        let process = self.machine.start(name, warren_e2e::executable("warren"), &args);
         let (link, _) = till(PATIENCE, "the link", || {
             let log = process.log();
             let link = log.split_whitespace().rev().find(|word| word.starts_with(&format!("{url}/register/")));
@@ -183,7 +182,7 @@ fn a_person_signs_in_with_a_browser_and_is_logged_out_when_the_provider_forgets_
     let provider = world.provider(1);
     let control = world.control("oidc_refresh = \"2s\"\noidc_allowed_domains = [\"example.net\", \"example.org\"]");
     let node = Node::start(&world.machine, "laptop", Mode::Userspace, &[]);
-    let (up, link) = world.up(&node);
+    let (up, link) = world.up(&node, "first-up");
 
     // Somebody whose address nobody has checked is refused, in the page and in the log.
     let mut steps = walk(&link, "eve", false);
@@ -234,7 +233,7 @@ fn a_person_signs_in_with_a_browser_and_is_logged_out_when_the_provider_forgets_
     world.set_accounts(&json!({ "ann": account("ann@example.org", true) }));
     drop(provider);
     let _provider = world.provider(2);
-    let (up, link) = world.up(&node);
+    let (up, link) = world.up(&node, "second-up");
     let mut steps = walk(&link, "ann", false);
     steps.push(json!({ "click": "Add this device" }));
     world.browse(&steps.into()).last(&["This device is in"]);
@@ -252,7 +251,7 @@ fn a_device_that_nobody_claims_and_one_that_waits_for_an_operator_have_their_pag
     let file = file.display().to_string();
     let control = Control::start(&world.machine, "control", CONTROL, &["--config", &file, "--no-relay", "--stun", "0"]);
     let node = Node::start(&world.machine, "laptop", Mode::Userspace, &[]);
-    let (up, link) = world.up(&node);
+    let (up, link) = world.up(&node, "first-up");
     let id = link.rsplit('/').next().expect("an id");
     world.browse(&json!([{ "open": link, "shoot": "7-operator" }])).last(&[id, "warren control nodes register"]);
     control.ask(&["users", "create", "ann"]);
@@ -263,7 +262,8 @@ fn a_device_that_nobody_claims_and_one_that_waits_for_an_operator_have_their_pag
     let key: Value = serde_json::from_str(&control.ask(&["keys", "create", "--user", "ann", "--json"])).expect("a key");
     let url = format!("http://{CONTROL}");
     let key = key["key"].as_str().expect("a key").to_string();
-    let _ = second.try_ask(&["up", "--login-server", &url, "--auth-key", &key, "--timeout", "3s"]);
+    let _ =
+        second.try_ask(&["up", "--login-server", &url, "--auth-key", &key, "--hostname", "phone", "--timeout", "3s"]);
     let (waits, _) = till(PATIENCE, "the second node to wait", || {
         let all = nodes(&control);
         all.iter().find(|node| node["authorized"] == false).cloned().ok_or_else(|| format!("{all:?}"))
