@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::sh;
 
 /// Programs that tests use, and the Debian package that brings each.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
@@ -19,6 +19,8 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("node", "nodejs"),
     ("npm", "npm"),
     ("chromium", "chromium"),
+    ("pebble", "pebble"),
+    ("openssl", "openssl"),
 ];
 
 pub struct Machine {

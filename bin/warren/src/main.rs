@@ -19,8 +19,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use commands::{
-    bugreport, control, doctor, get, join, login, metrics, nc, netcheck, ping, policy, quickstart, serve, set, status,
-    switch, up, version, whois,
+    bugreport, control, doctor, get, join, login, metrics, nc, netcheck, ping, policy, quickstart, relay, serve, set,
+    status, switch, up, version, whois,
 };
 
 /// Reach your machines, wherever they are: a self-hosted mesh VPN.
@@ -111,7 +111,7 @@ enum ControlCommand {
 #[derive(Subcommand, Debug)]
 enum RelayCommand {
     /// Run a relay
-    Serve(serve::RelayServe),
+    Serve(relay::RelayServe),
 }
 
 #[derive(Subcommand, Debug)]
@@ -155,7 +155,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let socket = cli.socket;
     let done = match cli.command {
         Command::Control(Control { command: ControlCommand::Serve(command) }) => serve::control(command, socket),
-        Command::Relay(RelayCommand::Serve(command)) => serve::relay(command),
+        Command::Relay(RelayCommand::Serve(command)) => relay::relay(command),
         Command::Node(NodeCommand::Run(command)) => serve::node(command, socket),
         Command::Quickstart(command) => quickstart::run(&command),
         Command::Join(command) => join::run(command, socket),

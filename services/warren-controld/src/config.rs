@@ -9,6 +9,7 @@
 //!
 //! In the environment the key `server_url` is `WARREN_CONTROL_SERVER_URL`.
 
+mod acme;
 mod durations;
 mod keys;
 mod sign_in;
@@ -19,6 +20,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use warren_control::{DnsSettings, Probing, Settings, SettingsError};
+use warren_io::acme::AcmeConfig;
+use warren_io::settings::SettingError;
+use warren_io::web_socket::Origins;
 use warren_ip::Prefix;
 use warren_wire::{RegionId, RelayMap, RelayNode, RelayRegion};
 
@@ -26,6 +30,13 @@ pub use keys::Overrides;
 pub use sign_in::{SecretSource, SignInConfig};
 
 use crate::extra_records;
+
+use crate::relay_map::{RelayMapError, Sources};
+
+/// How often relay maps are fetched from URLs: they change rarely, and nodes keep what they have.
+const RELAY_MAP_REFRESH: Duration = Duration::from_secs(3 * 3600);
+/// Somebody else's server is not asked more often.
+const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 
 /// Everything that a control server needs to know to start.
 #[derive(Clone, Debug)]
@@ -62,10 +73,22 @@ pub struct Config {
     pub sign_in: Option<SignInConfig>,
     /// Certificate chain and key, PEM. For whoever opens the port.
     pub tls: Option<TlsFiles>,
+    /// Or a certificate from an authority.
+    pub acme: Option<AcmeConfig>,
+    /// A second port, for plain HTTP alone.
+    pub http_listen: Option<SocketAddr>,
     /// The relay that runs beside this server; `None` for none.
     pub relay: Option<OwnRelay>,
-    /// A relay map in JSON whose regions are added to our own.
-    pub relay_map_file: Option<PathBuf>,
+    /// Relay maps in JSON whose regions are added to our own.
+    pub relay_map_files: Vec<PathBuf>,
+    /// The same, from elsewhere.
+    pub relay_map_urls: Vec<url::Url>,
+    /// How often those are fetched.
+    pub relay_map_refresh: Duration,
+    /// Whether nodes are told of the relay that runs beside this server.
+    pub relay_in_map: bool,
+    /// Pages that may speak to server and relay by WebSocket, beside the server's own.
+    pub websocket_origins: Vec<String>,
     /// Resolvers and search domains.
     pub dns: DnsSettings,
     /// Names beside those of nodes, in a file that is followed.
@@ -114,24 +137,9 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// Not TOML.
-    #[error("configuration {}: {reason}", .path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and complaint.
-        reason: String,
-    },
-    /// A key that nobody knows.
-    #[error("{place}: there is no setting {key:?}{}", nearest.map(|n| format!("; did you mean {n:?}?")).unwrap_or_default())]
-    UnknownKey {
-        /// File or variable.
-        place: String,
-        /// As written.
-        key: String,
-        /// The most similar one.
-        nearest: Option<&'static str>,
-    },
+    /// What was said in a file or the environment.
+    #[error(transparent)]
+    Said(#[from] SettingError),
     /// A value of the wrong kind.
     #[error("{place}: {reason}")]
     Value {
@@ -143,14 +151,6 @@ pub enum ConfigError {
     /// Keys that do not go together.
     #[error("configuration: {0}")]
     Together(&'static str),
-    /// The relay map file.
-    #[error("relay map {}: {reason}", .path.display())]
-    RelayMap {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
     /// The file of extra names.
     #[error("extra names {}: {reason}", .path.display())]
     ExtraRecords {
@@ -159,6 +159,9 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
+    /// A relay map.
+    #[error(transparent)]
+    RelayMap(#[from] RelayMapError),
     /// Settings that cannot work.
     #[error("configuration: {0}")]
     Settings(#[from] SettingsError),
@@ -192,13 +195,19 @@ impl Config {
     /// [`ConfigError`].
     pub fn new(mut said: Overrides, folder: &Path) -> Result<Self, ConfigError> {
         let sign_in = sign_in::read(&mut said)?;
-        let listen = said.listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)));
-        let server_url = said.server_url.unwrap_or_else(|| format!("http://127.0.0.1:{}", listen.port()));
+        let any = |port: u16| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let is_acme = said.acme.unwrap_or(false);
+        // Authorities ask at these ports and no others.
+        let listen = said.listen.unwrap_or_else(|| any(if is_acme { 443 } else { 8080 }));
+        let http_listen = said.http_listen.or(is_acme.then(|| any(80)));
+        let server_url = said.server_url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{}", listen.port()));
         let url = url::Url::parse(&server_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let Some((url, host)) = url.as_ref().and_then(|url| Some((url, url.host_str()?.to_owned()))) else {
             let reason = format!("{server_url:?} is not a URL such as https://vpn.example.net");
             return Err(ConfigError::Value { place: "server_url".to_owned(), reason });
         };
+        let state_dir = said.state_dir.clone().unwrap_or_else(|| folder.to_owned());
+        let acme = is_acme.then(|| acme::config(&said, url, &state_dir)).transpose()?;
         let range = |text: Option<String>, usual: &str, place: &str| match text.as_deref().unwrap_or(usual) {
             "none" => Ok(None),
             text => text.parse().map(Some).map_err(|_| ConfigError::Value {
@@ -217,12 +226,21 @@ impl Config {
             (None, None) => None,
             _ => return Err(ConfigError::Together("tls_certificate and tls_key go together")),
         };
-        let state_dir = said.state_dir.unwrap_or_else(|| folder.to_owned());
+        if tls.is_some() && acme.is_some() {
+            return Err(ConfigError::Together("a certificate from files and one by ACME exclude each other"));
+        }
+        if said.relay_region == Some(0) {
+            let reason = "region numbers begin at 1; 900 to 999 are free for private relays".to_owned();
+            return Err(ConfigError::Value { place: "relay_region".to_owned(), reason });
+        }
         let relay = said.relay.unwrap_or(true).then(|| OwnRelay {
             region: RegionId(said.relay_region.unwrap_or(900)),
             host: said.relay_host.unwrap_or_else(|| host.trim_matches(['[', ']']).to_owned()),
             addresses: said.relay_addresses.unwrap_or_default(),
-            port: said.relay_port.or(url.port_or_known_default().filter(|_| tls.is_some())).unwrap_or(listen.port()),
+            port: said
+                .relay_port
+                .or(url.port_or_known_default().filter(|_| tls.is_some() || acme.is_some()))
+                .unwrap_or(listen.port()),
             stun_port: Some(said.stun_port.unwrap_or(3478)).filter(|port| *port != 0),
             certificate: None,
             insecure_for_tests: said.insecure_for_tests.unwrap_or(false),
@@ -246,7 +264,13 @@ impl Config {
             device_approval: said.device_approval.unwrap_or(false),
             hide_endpoints: said.hide_endpoints.unwrap_or(false),
             policy_file: said.policy_file,
-            relay_map_file: said.relay_map_file,
+            relay_map_files: said.relay_map_file.into_iter().collect(),
+            relay_map_urls: relay_map_urls(said.relay_map_urls.unwrap_or_default())?,
+            relay_map_refresh: lifetime(said.relay_map_refresh, "relay_map_refresh")?
+                .unwrap_or(RELAY_MAP_REFRESH)
+                .max(SHORTEST_REFRESH),
+            relay_in_map: said.relay_in_map.unwrap_or(true),
+            websocket_origins: said.websocket_origins.unwrap_or_default(),
             dns: DnsSettings {
                 magic_dns: said.magic_dns.unwrap_or(true),
                 resolvers: said.dns_resolvers.unwrap_or_default(),
@@ -260,7 +284,9 @@ impl Config {
             sign_in,
             server_url: server_url.trim_end_matches('/').to_owned(),
             listen,
+            http_listen,
             tls,
+            acme,
             relay,
         })
     }
@@ -269,6 +295,16 @@ impl Config {
     pub fn host(&self) -> String {
         let host = url::Url::parse(&self.server_url).ok().and_then(|url| url.host_str().map(str::to_owned));
         host.unwrap_or_default().trim_matches(['[', ']']).to_owned()
+    }
+
+    /// Pages that may speak to server and relay by WebSocket: the server's own and those that were named.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn origins(&self) -> Result<Origins, ConfigError> {
+        let all = [self.server_url.as_str()].into_iter().chain(self.websocket_origins.iter().map(String::as_str));
+        Origins::new(all)
+            .map_err(|error| ConfigError::Value { place: "websocket_origins".to_owned(), reason: error.to_string() })
     }
 
     /// What decisions and maps depend on, checked.
@@ -294,25 +330,22 @@ impl Config {
         Ok(settings)
     }
 
-    /// Our own region and those of the relay map file.
+    /// Where relays are described.
+    pub fn relay_sources(&self) -> Sources {
+        Sources {
+            files: self.relay_map_files.clone(),
+            urls: self.relay_map_urls.clone(),
+            refresh: self.relay_map_refresh,
+            own: self.relay.as_ref().filter(|_| self.relay_in_map).map(OwnRelay::on_the_wire),
+        }
+    }
+
+    /// Our own region and those of the relay map files; what URLs have to say is not asked here.
     ///
     /// # Errors
     /// [`ConfigError::RelayMap`].
     pub fn relay_map(&self) -> Result<RelayMap, ConfigError> {
-        let mut map = match &self.relay_map_file {
-            None => RelayMap::default(),
-            Some(path) => {
-                let problem = |reason: String| ConfigError::RelayMap { path: path.clone(), reason };
-                let bytes = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
-                serde_json::from_slice(&bytes).map_err(|error| problem(error.to_string()))?
-            }
-        };
-        if let Some(relay) = &self.relay {
-            map.regions.insert(relay.region, relay.on_the_wire());
-        }
-        // A private network does not lean on its vendor's relays.
-        map.omit_default_regions = true;
-        Ok(map)
+        Ok(self.relay_sources().without_urls()?)
     }
 }
 
@@ -341,6 +374,17 @@ fn split(said: Vec<String>) -> Result<BTreeMap<String, Vec<String>>, ConfigError
         }
     }
     Ok(split)
+}
+
+fn relay_map_urls(texts: Vec<String>) -> Result<Vec<url::Url>, ConfigError> {
+    let parse = |text: &String| {
+        let url = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        url.ok_or_else(|| ConfigError::Value {
+            place: "relay_map_urls".to_owned(),
+            reason: format!("{text:?} is not a URL such as https://relays.example.net/map.json"),
+        })
+    };
+    texts.iter().map(parse).collect()
 }
 
 impl OwnRelay {
@@ -380,6 +424,7 @@ impl OwnRelay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use warren_io::acme::LETS_ENCRYPT;
 
     fn config(toml: &str) -> Result<Config, ConfigError> {
         Config::new(Overrides::from_text(Path::new("control.toml"), toml)?, Path::new("/state"))
@@ -417,9 +462,19 @@ mod tests {
             ("dns_split = [\"corp.example\"]", "dns_split"),
             ("dns_extra_records_file = \"/nonexistent\"", "/nonexistent"),
             ("server_url = \"https://a.example.net\"\nbase_domain = \"example.net\"", "base domain"),
+            ("websocket_origins = [\"vpn.example.net\"]", "websocket_origins"),
+            ("relay_map_urls = [\"relays.example.net\"]", "relay_map_urls"),
+            ("relay_region = 0", "begin at 1"),
+            ("[acme]\nemial = \"a@example.net\"", "did you mean \"acme_email\""),
+            ("server_url = \"https://192.0.2.1\"\n[acme]", "a public name"),
+            ("server_url = \"http://vpn.example.net\"\n[acme]", "https"),
+            ("server_url = \"https://vpn.example.net\"\n[acme]\nchallenge = \"dns-01\"", "acme_challenge"),
+            ("server_url = \"https://vpn.example.net\"\ntls_key = \"k\"\ntls_certificate = \"c\"\n[acme]", "exclude"),
+            ("acme = 3", "acme"),
             ("= 3", "control.toml"),
         ] {
-            let error = config(toml).and_then(|config| config.settings()).expect_err(toml).to_string();
+            let error =
+                config(toml).and_then(|config| config.origins().and(config.settings())).expect_err(toml).to_string();
             assert!(error.contains(part), "{toml}: {error}");
         }
     }
@@ -447,6 +502,19 @@ mod tests {
         let wrong = |name: &str| (name == "WARREN_CONTROL_STUN_PORT").then(|| "many".to_owned());
         let error = Config::load(None, wrong, Overrides::default(), folder.path()).expect_err("not a number");
         assert!(error.to_string().contains("WARREN_CONTROL_STUN_PORT"), "{error}");
+    }
+
+    #[test]
+    fn a_section_asks_for_a_certificate_by_acme_at_the_usual_ports() {
+        let config = self::config("server_url = \"https://vpn.example.net\"\n[acme]\nemail = \"ops@example.net\"\n");
+        let config = config.expect("valid");
+        let acme = config.acme.expect("on");
+        assert_eq!(acme.names, ["vpn.example.net"]);
+        assert_eq!((acme.email.as_deref(), acme.directory.as_str()), (Some("ops@example.net"), LETS_ENCRYPT));
+        assert_eq!((config.listen.port(), config.http_listen.map(|listen| listen.port())), (443, Some(80)));
+        assert_eq!(config.relay.expect("on").port, 443);
+        let text = "server_url = \"https://vpn.example.net\"\nacme = true\n[relay]\nport = 8443\n";
+        assert_eq!(self::config(text).expect("valid").relay.expect("on").port, 8443, "any key may be in a section");
     }
 
     #[test]

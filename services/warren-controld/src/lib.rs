@@ -9,6 +9,7 @@
 //! | `noise_endpoint`, `register`, `map_stream`, `ask_node` | what clients speak |
 //! | `extra_records` | names from a file that is followed |
 //! | [`admission`] | what relays ask |
+//! | [`relay_map`] | where relays are: files, URLs, our own |
 //! | `admin_door`, `rest` | what operators ask, on a Unix socket |
 //! | `oidc` | how people sign in, and what follows when they are gone |
 //! | `pages`, `download` | what people see |
@@ -28,6 +29,7 @@ mod admin_door;
 pub mod admission;
 mod ask_node;
 mod clock;
+mod concerns;
 pub mod config;
 mod download;
 mod extra_records;
@@ -38,6 +40,7 @@ mod pages;
 mod random;
 mod register;
 pub mod registry;
+pub mod relay_map;
 mod rest;
 pub mod service;
 mod small_requests;

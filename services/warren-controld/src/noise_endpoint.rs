@@ -11,14 +11,17 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use warren_control::ChannelId;
-use warren_crypto::MachinePublic;
+use warren_crypto::channel::early::EarlyPayload;
+use warren_crypto::{ChallengePublic, MachinePublic, MachineSecret};
 use warren_io::answer::{self, Body};
 use warren_io::control_dial::{HANDSHAKE_HEADER, PROTOCOL};
 use warren_io::http_upgrade;
 use warren_io::listener::Peer;
 use warren_io::noise_stream::NoiseStream;
 use warren_io::routes::Routes;
+use warren_io::web_socket;
 
 use crate::service::Shared;
 use crate::{ask_node, clock, map_stream, register, small_requests, ssh_checks};
@@ -56,8 +59,11 @@ pub(crate) struct Machine {
 
 /// Answers the upgrade request and serves the channel in a task of its own.
 pub(crate) async fn upgrade(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    if web_socket::is_wanted(request.headers()) {
+        return by_web_socket(shared, request, peer);
+    }
     if request.method() != Method::POST {
-        return answer::text(StatusCode::NOT_IMPLEMENTED, "control over WebSocket is not built yet; use POST");
+        return answer::text(StatusCode::METHOD_NOT_ALLOWED, "use POST, or GET for a WebSocket");
     }
     let Some(protocol) = http_upgrade::wanted(request.headers()) else {
         let hint = "missing next protocol; a proxy on the way must forward POST requests that ask for an upgrade";
@@ -74,28 +80,79 @@ pub(crate) async fn upgrade(shared: Arc<Shared>, request: Request<Incoming>, pee
         return answer::text(StatusCode::BAD_REQUEST, "missing handshake header");
     }
     let (response, upgrading) = http_upgrade::accept(request, PROTOCOL);
-    let mut shutdown = shared.shutdown.clone();
-    let tasks = shared.tasks.clone();
-    tasks.spawn(async move {
-        tokio::select! {
-            () = serve(shared, upgrading, initiation, peer) => {}
-            () = clock::told(&mut shutdown) => {}
-        }
-    });
+    // An error is the client's: it left before the answer.
+    let opening = async { upgrading.await.ok() };
+    spawn(Arc::clone(&shared), serve(shared, opening, initiation, First::Challenge, peer));
     response
 }
 
-async fn serve(
+/// The same for clients in browsers (control-protocol.md §3.2): the initiation comes in the query.
+fn by_web_socket(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default();
+    let initiation = url::form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name.eq_ignore_ascii_case(HANDSHAKE_HEADER))
+        // A plus sign that was not escaped is read as a blank.
+        .and_then(|(_, value)| base64::engine::general_purpose::STANDARD.decode(value.replace(' ', "+")).ok())
+        .filter(|initiation| !initiation.is_empty());
+    let accepted = match web_socket::accept(request, PROTOCOL, &shared.origins) {
+        Ok(accepted) => accepted,
+        Err(refused) => return refused,
+    };
+    let (opening, is_agreed) = (accepted.opening, accepted.is_agreed);
+    let tasks = Arc::clone(&shared);
+    spawn(tasks, async move {
+        let stream = async {
+            // An error is the client's: it left before the answer.
+            let stream = opening.await.ok()?;
+            match &initiation {
+                _ if !is_agreed => stream.refuse("a control server speaks the subprotocol of its Noise channel").await,
+                None => stream.refuse("missing or malformed handshake parameter").await,
+                Some(_) => return Some(stream),
+            }
+            None
+        };
+        // The field's clients expect none here.
+        serve(shared, stream, initiation.clone().unwrap_or_default(), First::Http2, peer).await;
+    });
+    accepted.response
+}
+
+fn spawn(shared: Arc<Shared>, serving: impl Future<Output = ()> + Send + 'static) {
+    let mut shutdown = shared.shutdown.clone();
+    shared.tasks.spawn(async move {
+        tokio::select! {
+            () = serving => {}
+            () = clock::told(&mut shutdown) => {}
+        }
+    });
+}
+
+/// What the server says first inside a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// An early payload: a key to which a client could prove that it holds its node key. Nobody does so far, and nothing
+    /// here waits for it; clients of the field expect one.
+    Challenge,
+    Http2,
+}
+
+async fn serve<T>(
     shared: Arc<Shared>,
-    upgrading: impl Future<Output = Result<TokioIo<hyper::upgrade::Upgraded>, hyper::Error>>,
+    io: impl Future<Output = Option<T>>,
     initiation: Vec<u8>,
+    first: First,
     peer: Peer,
-) {
+) where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut random = shared.seeds.fork();
+    let challenge = EarlyPayload {
+        node_key_challenge: ChallengePublic::from_bytes(*MachineSecret::generate(&mut random).public().as_bytes()),
+    };
+    let early = (first == First::Challenge).then_some(&challenge);
     let opening = async {
-        let io = upgrading.await.ok()?;
-        // No early payload: it would offer a challenge that this server never asks anybody to answer.
-        match NoiseStream::accept(io, &shared.noise_key, &initiation, None, &mut random).await {
+        let io = io.await?;
+        match NoiseStream::accept(io, &shared.noise_key, &initiation, early, &mut random).await {
             Ok(opened) => Some(opened),
             Err(error) => {
                 tracing::debug!(peer = %peer.address, %error, "no Noise channel");

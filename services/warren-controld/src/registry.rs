@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use warren_control::{Answer, AuthId, ChannelId, Command, Refusal, Snapshot, Waiting};
-use warren_wire::{DnsRecord, MapRequest, NodeId};
+use warren_wire::{DnsRecord, MapRequest, NodeId, RelayMap};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub(crate) enum Input {
     AllWaiting {
         reply: oneshot::Sender<Vec<(AuthId, Waiting)>>,
     },
+    /// Other relays, from now on.
+    Relays(Box<RelayMap>),
     /// Does the database work?
     Check {
         reply: oneshot::Sender<bool>,
@@ -146,6 +148,11 @@ impl Registry {
     /// Other extra names, from now on.
     pub(crate) async fn set_extra_records(&self, records: Vec<DnsRecord>) {
         let _ = self.send(Input::ExtraRecords(records)).await; // as above
+    }
+
+    /// Tells all nodes of other relays.
+    pub(crate) async fn set_relay_map(&self, map: RelayMap) -> Result<(), CommandError> {
+        self.send(Input::Relays(Box::new(map))).await
     }
 
     /// A registration that waits for an operator.

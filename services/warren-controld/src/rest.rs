@@ -109,7 +109,8 @@ impl Asked {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         match (self.method.as_str(), path.as_slice()) {
             ("GET", ["health"]) => {
-                Ok(answer::json(&Health { database_connectivity: self.shared.registry.check().await }))
+                let database_connectivity = self.shared.registry.check().await;
+                Ok(answer::json(&Health { database_connectivity, warnings: self.shared.concerns.list() }))
             }
             ("GET", ["user"]) => users::list(self),
             ("POST", ["user"]) => users::create(self).await,

@@ -14,17 +14,20 @@ use warren_io::answer::{self, Body};
 use warren_io::listener::{self, Peer};
 use warren_io::local_socket::{self, LocalListener, OpenTo};
 use warren_io::routes::Routes;
+use warren_io::web_socket::Origins;
 use warren_store::{LoadError, OpenError, Store};
 use warren_wire::{NodeId, ServerKeys};
 
 use crate::admission::{self, Admission};
 use crate::ask_node::{self, Bells};
+use crate::concerns::Concerns;
 use crate::config::{Config, ConfigError};
 use crate::download::Download;
 use crate::noise_endpoint::{self, Machine};
 use crate::oidc::{self, SignIn};
 use crate::random::Seeds;
 use crate::registry::{CommandError, Registry};
+use crate::relay_map::{self, Relays};
 use crate::ssh_checks::SshChecks;
 use crate::state_dir::{self, StateError};
 use crate::writer::{Writer, WriterError};
@@ -34,6 +37,8 @@ use crate::{admin_door, clock, extra_records, pages};
 pub(crate) struct Shared {
     pub(crate) server_url: String,
     pub(crate) noise_key: MachineSecret,
+    /// Pages that may open a control channel.
+    pub(crate) origins: Origins,
     pub(crate) registry: Registry,
     pub(crate) seeds: Seeds,
     /// How the server asks nodes.
@@ -53,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) noise_routes: Arc<Routes<(Arc<Shared>, Machine)>>,
     /// Turns true when everything should end.
     pub(crate) shutdown: watch::Receiver<bool>,
+    /// What is wrong without stopping anything.
+    pub(crate) concerns: Concerns,
     /// Channels and streams, which outlive the request that began them.
     pub(crate) tasks: TaskTracker,
 }
@@ -129,10 +136,12 @@ impl Service {
     /// [`StartError`].
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let os = |what| move |source| StartError::Os { what, source };
-        let settings = config.settings()?;
+        let mut settings = config.settings()?;
         let seeds = Seeds::from_system().map_err(os("get randomness"))?;
         state_dir::prepare(&config.state_dir)?;
         let noise_key = state_dir::noise_key(&config.state_dir, &mut seeds.fork())?;
+        let relays = Relays::open(config.relay_sources(), &config.state_dir).await.map_err(ConfigError::from)?;
+        settings.relay_map = relays.map();
         let mut store = Store::open(&config.state_dir.join("control.db")).await?;
         let rows = store.load().await?;
         let control = Control::from_rows(&rows, settings, clock::now())?;
@@ -151,6 +160,7 @@ impl Service {
                 server_url: config.server_url.clone(),
                 sign_in: SignIn::open(config, &noise_key)?,
                 noise_key,
+                origins: config.origins()?,
                 registry,
                 seeds,
                 bells: Bells::default(),
@@ -162,6 +172,7 @@ impl Service {
                 owner: nix::unistd::geteuid().as_raw(),
                 noise_routes: Arc::new(noise_endpoint::routes()),
                 shutdown,
+                concerns: Concerns::default(),
                 tasks: TaskTracker::new(),
             }),
             admin,
@@ -172,6 +183,7 @@ impl Service {
             let (registry, shutdown) = (service.shared.registry.clone(), service.shared.shutdown.clone());
             service.shared.tasks.spawn(extra_records::follow(path, registry, shutdown));
         }
+        service.follow_relays(relays);
         match service.take_policy_file().await {
             Ok(()) => Ok(service),
             Err(error) => {
@@ -216,6 +228,11 @@ impl Service {
     /// The registry, for whoever runs this server in process (`quickstart` makes its first user and key by it).
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    /// Whoever runs something beside this server says here what is wrong with it: `what` is a word or two for the operator.
+    pub fn add_concern(&self, what: &'static str, watched: watch::Receiver<Option<String>>) {
+        self.shared.concerns.add(what, watched);
     }
 
     /// The relay beside us asks here.
@@ -288,6 +305,16 @@ impl Service {
         self.writer.await.ok().map(|ended| ended.map_err(RunError::from))
     }
 
+    fn follow_relays(&self, relays: Relays) {
+        let (registry, mut shutdown) = (self.shared.registry.clone(), self.shared.shutdown.clone());
+        self.shared.tasks.spawn(async move {
+            tokio::select! {
+                () = relay_map::follow(relays, registry) => {}
+                () = clock::told(&mut shutdown) => {}
+            }
+        });
+    }
+
     async fn take_policy_file(&self) -> Result<(), StartError> {
         let Some(path) = &self.shared.policy_file else { return Ok(()) };
         let problem = |reason: String| StartError::Policy { path: path.clone(), reason };
@@ -342,6 +369,8 @@ async fn key(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> 
 async fn health(shared: Arc<Shared>, _request: Request<Incoming>) -> Response<Body> {
     let works = tokio::time::timeout(std::time::Duration::from_secs(5), shared.registry.check()).await;
     let (status, word) = match works {
+        // It works, but somebody should look: the log and `warren control health` say at what.
+        Ok(true) if !shared.concerns.list().is_empty() => (StatusCode::OK, "warn"),
         Ok(true) => (StatusCode::OK, "pass"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "fail"),
     };

@@ -147,6 +147,7 @@ impl Writer {
             }
             Input::Alive(node) => self.control.handle_probe_answer(node),
             Input::ExtraRecords(records) => self.control.set_extra_records(records),
+            Input::Relays(map) => self.control.set_relay_map(*map),
             Input::Waiting { id, reply } => {
                 let _ = reply.send(self.control.waiting(id, clock::wall()).cloned());
             }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use warren_relay::server::{ConnId, Progress};
 
+use crate::admission::Verdict;
 use crate::relay::{Inner, Line};
 
 /// A client that takes not one byte for so long is cut off: it must read all the time.
@@ -62,7 +63,7 @@ async fn read(here: &Here, reader: &mut (impl AsyncRead + Unpin)) -> io::Result<
         // While somebody decides on the login, nothing is read.
         if let Some(request) = request {
             let asked = timeout(ADMISSION_PATIENCE, (here.inner.admission)(request.key, request.source)).await;
-            let is_admitted = asked.unwrap_or(false);
+            let is_admitted = asked.is_ok_and(|verdict| verdict == Verdict::Admitted);
             if !is_admitted {
                 tracing::info!(peer = %request.key.short(), "key not admitted to the relay");
             }

@@ -5,16 +5,24 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warren_crypto::{NodePublic, Random, RelayPublic, RelaySecret};
 use warren_relay::server::{AdmitRequest, ConnId, Counters, Progress, Server, ServerConfig};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Verdict};
 
 /// How often deadlines are looked at. They are 10 s and longer.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Members that are asked about at the same time.
+const ASKED_AT_ONCE: usize = 16;
+/// Rights that run out do so without an event: without any news, members are asked about this often.
+const REVIEW_EVERY: Duration = Duration::from_millis(500);
+/// Between two reviews, however much news there is.
+const REVIEW_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running relay; clones are the same relay. Needs a tokio runtime.
 ///
@@ -71,6 +79,35 @@ impl Relay {
     /// Cuts a key off: it was removed, or its time is over.
     pub fn revoke(&self, key: &NodePublic) {
         self.0.touch(|server| server.revoke(key));
+    }
+
+    /// Asks `admission` about everybody who is in, and cuts off those who may no longer be. Whoever cannot be asked about
+    /// stays. Dropping the future leaves the rest for the next time.
+    pub async fn review(&self, admission: &Admission) {
+        let members: Vec<_> = self.0.touch(|server| server.members().collect());
+        let asking = members.into_iter().map(|(key, source)| async move { (key, admission(key, source).await) });
+        let mut answers = futures_util::stream::iter(asking).buffer_unordered(ASKED_AT_ONCE);
+        while let Some((key, verdict)) = answers.next().await {
+            if verdict == Verdict::Refused {
+                tracing::info!(peer = %key.short(), "key no longer admitted to the relay");
+                self.revoke(&key);
+            }
+        }
+    }
+
+    /// Reviews whenever `news` returns true, and twice a second without any, so that a right that is withdrawn or runs out
+    /// takes its connections with it within a second. For a relay beside its control server, where asking costs nothing.
+    /// Returns when `news` says false: there will be no more.
+    pub async fn review_on(&self, mut news: impl AsyncFnMut() -> bool) {
+        let admission = Arc::clone(&self.0.admission);
+        loop {
+            let goes_on = tokio::time::timeout(REVIEW_EVERY, news()).await.unwrap_or(true);
+            if !goes_on {
+                return;
+            }
+            self.review(&admission).await;
+            tokio::time::sleep(REVIEW_PAUSE).await;
+        }
     }
 
     /// Ends every connection and waits for their tasks. May be called twice.

@@ -7,11 +7,14 @@ use warren_io::answer::{self, Body};
 use warren_io::http_upgrade;
 use warren_io::listener::Peer;
 use warren_io::routes::Routes;
+use warren_io::web_socket::{self, Origins};
 
-use crate::connection;
 use crate::relay::Relay;
+use crate::{connection, fast_start};
 
 const PROTOCOL: &str = "DERP";
+/// The same as a subprotocol of WebSocket.
+const SUBPROTOCOL: &str = "derp";
 const CHALLENGE: &str = "x-tailscale-challenge";
 const CHALLENGE_ANSWER: &str = "x-tailscale-response";
 /// Longest challenge that is answered.
@@ -19,11 +22,12 @@ const MAX_CHALLENGE_BYTES: usize = 64;
 
 impl Relay {
     /// `/derp`, `/derp/probe`, `/derp/latency-check` and `/generate_204`, for a listener that may answer more than that.
-    pub fn routes(&self) -> Routes<Peer> {
+    /// `origins`: the pages that may use the relay by WebSocket.
+    pub fn routes(&self, origins: Origins) -> Routes<Peer> {
         let relay = self.clone();
         Routes::new()
             .at("/derp", move |request, peer| {
-                let answer = upgrade(&relay, request, peer);
+                let answer = upgrade(&relay, &origins, request, peer);
                 async move { answer }
             })
             .at("/derp/probe", |request, _| async move { probe(&request) })
@@ -47,30 +51,55 @@ impl Relay {
     }
 }
 
-fn upgrade(relay: &Relay, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+fn upgrade(relay: &Relay, origins: &Origins, request: Request<Incoming>, peer: Peer) -> Response<Body> {
     if !peer.is_tls {
         return answer::text(StatusCode::UPGRADE_REQUIRED, "a relay is reached by TLS");
     }
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET or POST");
     }
+    if web_socket::is_wanted(request.headers()) {
+        return by_web_socket(relay, origins, request, peer);
+    }
     if !http_upgrade::wanted(request.headers()).is_some_and(|wanted| wanted.eq_ignore_ascii_case(PROTOCOL)) {
         return answer::text(StatusCode::UPGRADE_REQUIRED, "a relay speaks DERP after an upgrade");
     }
+    let is_fast = fast_start::is_wanted(request.headers());
     let (mut response, upgrading) = http_upgrade::accept(request, PROTOCOL);
     response.headers_mut().insert(HeaderName::from_static("derp-version"), HeaderValue::from_static("2"));
     if let Ok(key) = HeaderValue::from_str(&relay.public().to_string()) {
         response.headers_mut().insert(HeaderName::from_static("derp-public-key"), key);
     }
+    if is_fast {
+        peer.mute.silence();
+    }
     let inner = std::sync::Arc::clone(relay.inner());
     relay.inner().tasks.spawn(async move {
         // An error is the client's: it left before the answer.
         if let Ok(stream) = upgrading.await {
+            peer.mute.lift();
             connection::attend(inner, peer.address.ip(), stream).await;
         }
         drop(peer); // counts as one of the listener's connections until here
     });
     response
+}
+
+fn by_web_socket(relay: &Relay, origins: &Origins, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    let accepted = match web_socket::accept(request, SUBPROTOCOL, origins) {
+        Ok(accepted) => accepted,
+        Err(refused) => return refused,
+    };
+    let inner = std::sync::Arc::clone(relay.inner());
+    relay.inner().tasks.spawn(async move {
+        match accepted.opening.await {
+            Ok(stream) if accepted.is_agreed => connection::attend(inner, peer.address.ip(), stream).await,
+            Ok(stream) => stream.refuse("a relay speaks the subprotocol derp").await,
+            Err(_) => {} // it left before the answer
+        }
+        drop(peer); // counts as one of the listener's connections until here
+    });
+    accepted.response
 }
 
 fn probe<B>(request: &Request<B>) -> Response<Body> {

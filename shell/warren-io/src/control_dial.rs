@@ -4,6 +4,7 @@
 //! 0 ms     plain HTTP upgrade on the HTTP port
 //! 500 ms   TLS upgrade on the HTTPS port, if there is one; at once if the first has failed
 //!          the first to finish its Noise handshake wins, the other is dropped
+//! then     if an upgrade was refused: both once more by WebSocket, which some proxies let through where they stop others
 //! ```
 //!
 //! Plain HTTP is safe to prefer: whoever answers must prove the server's Noise key. The key itself is fetched over
@@ -31,6 +32,7 @@ use warren_crypto::{MachinePublic, MachineSecret, Random};
 use crate::http_upgrade::{self, Rewound, UpgradeError, Wish};
 use crate::noise_stream::{NoiseStream, OpenError};
 use crate::tls::{self, Trust};
+use crate::web_socket;
 
 /// Value of `Upgrade`, both ways.
 pub const PROTOCOL: &str = "tailscale-control-protocol";
@@ -161,7 +163,7 @@ pub async fn dial_control(
     options: &DialOptions,
 ) -> Result<ControlStream, DialError> {
     let plan = Plan::of(url).ok_or_else(|| DialError::Url(url.to_string()))?;
-    let attempt = |port: u16, tls: bool, mut random: Random| {
+    let attempt = |port: u16, tls: bool, way: Way, mut random: Random| {
         let plan = &plan;
         async move {
             let place = plan.place(port);
@@ -173,23 +175,60 @@ pub async fn dial_control(
             let handshake = base64::engine::general_purpose::STANDARD.encode(initiation);
             let usual = if tls { 443 } else { 80 };
             let host = if port == usual { plan.host.to_string() } else { place.clone() };
-            let headers = [(HANDSHAKE_HEADER, handshake.as_str())];
-            let wish = Wish { method: "POST", target: PATH, host: &host, protocol: PROTOCOL, headers: &headers };
-            let (io, _) = http_upgrade::upgrade(io, &wish)
-                .await
-                .map_err(|source| DialError::Upgrade { place: place.clone(), source })?;
+            let upgraded = way.upgrade(io, &host, &handshake).await;
+            let io = upgraded.map_err(|source| DialError::Upgrade { place: place.clone(), source })?;
             NoiseStream::connect(io, initiator, version).await.map_err(|source| DialError::Handshake { place, source })
         }
     };
-    let (plain, secure) = (random.fork(), random.fork());
-    let dial = async {
+    let both = |way: Way, plain: Random, secure: Random| async move {
         match plan.https {
-            None => attempt(plan.http, false, plain).await,
-            Some(https) if options.tls_only => attempt(https, true, secure).await,
-            Some(https) => race(attempt(plan.http, false, plain), attempt(https, true, secure)).await,
+            None => attempt(plan.http, false, way, plain).await,
+            Some(https) if options.tls_only => attempt(https, true, way, secure).await,
+            Some(https) => race(attempt(plan.http, false, way, plain), attempt(https, true, way, secure)).await,
+        }
+    };
+    let (plain, secure, plain_again, secure_again) = (random.fork(), random.fork(), random.fork(), random.fork());
+    let dial = async {
+        match both(Way::Upgrade, plain, secure).await {
+            Err(refused @ DialError::Upgrade { .. }) => {
+                // What was wrong with the usual way is what there is to mend.
+                both(Way::WebSocket, plain_again, secure_again).await.map_err(|_| refused)
+            }
+            done => done,
         }
     };
     tokio::time::timeout(DEADLINE, dial).await.unwrap_or_else(|_| Err(DialError::TimedOut(plan.host.to_string())))
+}
+
+/// How HTTP becomes a byte stream.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Upgrade,
+    WebSocket,
+}
+
+impl Way {
+    async fn upgrade(
+        self,
+        io: Box<dyn Duplex>,
+        host: &str,
+        handshake: &str,
+    ) -> Result<Rewound<Box<dyn Duplex>>, UpgradeError> {
+        match self {
+            Self::Upgrade => {
+                let headers = [(HANDSHAKE_HEADER, handshake)];
+                let wish = Wish { method: "POST", target: PATH, host, protocol: PROTOCOL, headers: &headers };
+                http_upgrade::upgrade(io, &wish).await.map(|(io, _)| io)
+            }
+            Self::WebSocket => {
+                let query = url::form_urlencoded::Serializer::new(String::new())
+                    .append_pair(HANDSHAKE_HEADER, handshake)
+                    .finish();
+                let stream = web_socket::connect(io, host, &format!("{PATH}?{query}"), PROTOCOL).await?;
+                Ok(Rewound::new(Box::new(stream), Vec::new()))
+            }
+        }
+    }
 }
 
 /// The first success of the two; `second` starts after [`TLS_DELAY`], or as soon as `first` has failed.

@@ -25,8 +25,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::answer::{self, Body};
+use crate::certificates::ACME_PROTOCOL;
 use crate::door::Door;
 pub use crate::door::{Caps, Ticket};
+use crate::mute::Mutable;
+pub use crate::mute::Mute;
 use crate::routes::Routes;
 
 /// Until the first byte has come and, with TLS, the handshake is done. Clients that open a connection before they need
@@ -54,6 +57,8 @@ pub struct Peer {
     pub is_tls: bool,
     /// Keep it as long as an upgraded stream lives, so that it goes on counting.
     pub ticket: Arc<Ticket>,
+    /// Leaves the head of an answer unsaid, for protocols that begin without one.
+    pub mute: Mute,
 }
 
 /// Why a port cannot be listened on.
@@ -177,7 +182,16 @@ async fn attend(
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
         match (first[0], acceptor) {
-            (0x16, Some(acceptor)) => Ok(Opened::Tls(Box::new(acceptor.accept(stream).await?))),
+            (0x16, Some(acceptor)) => {
+                let stream = acceptor.accept(stream).await?;
+                // An authority has seen what it came for.
+                let is_challenge = stream.get_ref().1.alpn_protocol() == Some(ACME_PROTOCOL);
+                if is_challenge {
+                    Err(io::ErrorKind::ConnectionAborted.into())
+                } else {
+                    Ok(Opened::Tls(Box::new(stream)))
+                }
+            }
             (0x16, None) => Err(io::ErrorKind::Unsupported.into()),
             _ => Ok(Opened::Plain(stream)),
         }
@@ -185,8 +199,8 @@ async fn attend(
     // Whatever goes wrong here is the other side's doing, and everybody may do it: not a line in the log.
     let Ok(Ok(opened)) = opened.await else { return };
     match opened {
-        Opened::Plain(stream) => speak(stream, Peer { address, is_tls: false, ticket }, routes).await,
-        Opened::Tls(stream) => speak(*stream, Peer { address, is_tls: true, ticket }, routes).await,
+        Opened::Plain(stream) => speak(stream, address, false, ticket, routes).await,
+        Opened::Tls(stream) => speak(*stream, address, true, ticket, routes).await,
     }
 }
 
@@ -195,10 +209,13 @@ enum Opened {
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
-async fn speak<T>(stream: T, peer: Peer, routes: Arc<Routes<Peer>>)
+async fn speak<T>(stream: T, address: SocketAddr, is_tls: bool, ticket: Arc<Ticket>, routes: Arc<Routes<Peer>>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let mute = Mute::default();
+    let stream = Mutable::new(stream, mute.clone());
+    let peer = Peer { address, is_tls, ticket, mute };
     let service = service_fn(move |request| {
         let (peer, routes) = (peer.clone(), Arc::clone(&routes));
         async move { Ok::<_, Infallible>(answer(request, peer, &routes).await) }

@@ -5,14 +5,19 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256};
+
+use crate::certificates::Certificates;
+use crate::files;
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -95,35 +100,72 @@ impl Certificate {
         self.chain.first().map(|leaf| Sha256::digest(leaf).into()).unwrap_or_default()
     }
 
-    /// For a listener that speaks HTTP/1.1 behind TLS.
+    /// For the challenge TLS-ALPN-01: says of `name` that it is ours, with the authority's own words as proof (RFC 8737 §3).
+    pub(crate) fn for_challenge(name: &str, digest: &[u8]) -> Result<Self, TlsError> {
+        let make = |error: rcgen::Error| TlsError::Make(error.to_string());
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).map_err(make)?;
+        params.custom_extensions = vec![rcgen::CustomExtension::new_acme_identifier(digest)];
+        let pair = rcgen::KeyPair::generate().map_err(make)?;
+        let made = params.self_signed(&pair).map_err(make)?;
+        let key = PrivateKeyDer::try_from(pair.serialize_der()).map_err(|error| TlsError::Make(error.to_owned()))?;
+        Ok(Self { chain: vec![made.der().clone()], key })
+    }
+
+    /// From key and chain in one text.
+    ///
+    /// # Errors
+    /// [`TlsError::Unusable`]: not certificates and a key.
+    pub(crate) fn from_pem(text: &[u8]) -> Result<Self, TlsError> {
+        let unusable = |what: &str| TlsError::Unusable(format!("no {what} in PEM form"));
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(text).filter_map(Result::ok).collect();
+        if chain.is_empty() {
+            return Err(unusable("certificate"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(text).map_err(|_| unusable("private key"))?;
+        Ok(Self { chain, key })
+    }
+
+    /// In the form that handshakes use.
+    ///
+    /// # Errors
+    /// [`TlsError::Unusable`] if key and certificate do not belong together.
+    pub(crate) fn certified(self) -> Result<CertifiedKey, TlsError> {
+        CertifiedKey::from_der(self.chain, self.key, &provider()).map_err(|error| TlsError::Unusable(error.to_string()))
+    }
+
+    /// For a listener that speaks HTTP/1.1 behind TLS and whose certificate stays what it is.
     ///
     /// # Errors
     /// [`TlsError::Unusable`] if key and certificate do not belong together.
     pub fn into_server_config(self) -> Result<Arc<ServerConfig>, TlsError> {
-        let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?
-            .with_no_client_auth()
-            .with_single_cert(self.chain, self.key)
-            .map_err(unusable)?;
-        // A relay and the control upgrade take over an HTTP/1.1 connection; HTTP/2 has none to take over.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Certificates::new(self)?.server_config()
     }
 }
 
+/// A certificate that vouches for nothing and only says `subject` and `serial` to whoever looks for them: self-signed, good
+/// for thirty days before and after now.
+///
+/// # Errors
+/// [`TlsError::Make`].
+pub fn meta_certificate(subject: &str, serial: u8) -> Result<CertificateDer<'static>, TlsError> {
+    const AROUND_NOW: Duration = Duration::from_secs(30 * 86400);
+    let make = |error: rcgen::Error| TlsError::Make(error.to_string());
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(make)?;
+    let mut params = rcgen::CertificateParams::new(Vec::new()).map_err(make)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, subject);
+    params.serial_number = Some(rcgen::SerialNumber::from(vec![serial]));
+    // Some verifiers want to be told that it is no authority.
+    params.is_ca = rcgen::IsCa::ExplicitNoCa;
+    let now =
+        rcgen::date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    params.not_before = now - AROUND_NOW;
+    params.not_after = now + AROUND_NOW;
+    Ok(params.self_signed(&pair).map_err(make)?.der().clone())
+}
+
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let new = path.with_extension("new");
-    let save = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)
-    };
-    save().map_err(|source| TlsError::Write { path: path.to_owned(), source })
+    files::replace(path, bytes, mode).map_err(|source| TlsError::Write { path: path.to_owned(), source })
 }
 
 /// What a client asks of a server's certificate.
@@ -150,11 +192,24 @@ impl Trust {
     }
 }
 
-/// A client's configuration. Making one for [`Trust::System`] reads the system's authorities: keep it.
+/// A client's configuration. The system's authorities are read the first time that [`Trust::System`] is asked for.
 ///
 /// # Errors
 /// [`TlsError::Unusable`] if this system has no authorities to trust.
 pub fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, TlsError> {
+    static SYSTEM: Mutex<Option<Arc<ClientConfig>>> = Mutex::new(None);
+    if trust != Trust::System {
+        return make_client_config(trust);
+    }
+    // Some hundred files and certificates: too much for every dial. Whoever changes them starts the program anew.
+    let mut kept = SYSTEM.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*kept {
+        Some(config) => Ok(Arc::clone(config)),
+        None => Ok(Arc::clone(kept.insert(make_client_config(trust)?))),
+    }
+}
+
+fn make_client_config(trust: Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());
     let builder =
         ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(unusable)?;
@@ -182,7 +237,7 @@ pub fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -287,6 +342,13 @@ mod tests {
         std::fs::write(folder.path().join("tls.crt"), "nonsense").expect("written");
         assert!(matches!(Certificate::kept_in(folder.path(), &[]), Err(TlsError::Content { what: "certificate", .. })));
         assert_eq!(std::fs::read(folder.path().join("tls.key")).expect("still there"), b"nonsense");
+    }
+
+    #[test]
+    fn the_systems_authorities_are_read_once() {
+        if let (Ok(first), Ok(second)) = (client_config(Trust::System), client_config(Trust::System)) {
+            assert!(Arc::ptr_eq(&first, &second));
+        }
     }
 
     #[test]

@@ -258,6 +258,9 @@ pub async fn run(client: &Client, command: &Operate) -> Result<()> {
                 bail!("the server answers, but its database does not take writes");
             }
             println!("The server works.");
+            for warning in &health.warnings {
+                println!("Look at this: {warning}");
+            }
             Ok(())
         }
     }

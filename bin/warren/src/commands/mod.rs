@@ -14,6 +14,7 @@ pub mod netcheck;
 pub mod ping;
 pub mod policy;
 pub mod quickstart;
+pub mod relay;
 pub mod serve;
 pub mod set;
 pub mod status;

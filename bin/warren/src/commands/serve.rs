@@ -1,7 +1,6 @@
-//! The services: `control serve`, `relay serve`, `node run`.
+//! The services: `control serve`, `node run`.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,12 +12,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use warren_controld::{Overrides, Service};
 use warren_crypto::Random;
+use warren_io::certificates::{Shown, Source};
 use warren_io::listener::{self, Caps};
-use warren_io::tls::{Certificate, Trust};
 use warren_relay::server::ServerConfig;
-use warren_relayd::service::{CertificateSource, Who};
-use warren_relayd::{Relay, RelayConfig, admission, key_file, stun};
-use warren_wire::{RegionId, RelayMap, RelayNode, RelayRegion};
+use warren_relayd::{Relay, admission, key_file, stun};
 use warrend::config::USERSPACE;
 use warrend::{Config, Settings};
 
@@ -119,13 +116,11 @@ async fn serve_control(mut config: warren_controld::Config, shutdown: watch::Rec
     // The port first: what is most often wrong is found before anything is touched.
     let port = listener::bind(config.listen)?;
     warren_controld::state_dir::prepare(&config.state_dir)?;
-    let mut tls = None;
-    if let Some(files) = &config.tls {
-        tls = Some(Certificate::from_files(&files.certificate, &files.key)?.into_server_config()?);
-    } else if let Some(relay) = &mut config.relay {
-        let certificate = Certificate::kept_in(&config.state_dir, std::slice::from_ref(&relay.host))?;
-        relay.certificate = Some(format!("sha256-raw:{}", hex::encode(certificate.fingerprint())));
-        tls = Some(certificate.into_server_config()?);
+    let plain = config.http_listen.map(listener::bind).transpose()?;
+    let shown = certificate_source(&config).map(Shown::open).transpose()?;
+    let tls = shown.as_ref().map(Shown::server_config).transpose()?;
+    if let (Some(relay), Some(pin)) = (&mut config.relay, shown.as_ref().and_then(Shown::pin)) {
+        relay.certificate = Some(format!("sha256-raw:{}", hex::encode(pin)));
     }
     let stun_port = config.relay.as_ref().and_then(|relay| relay.stun_port);
     let stun_socket = match stun_port.map(|port| SocketAddr::new(config.listen.ip(), port)) {
@@ -141,20 +136,50 @@ async fn serve_control(mut config: warren_controld::Config, shutdown: watch::Rec
         let may_enter = service.admission();
         let may_enter = admission::by(move |key, source| std::future::ready(may_enter.admits(&key, source)));
         let beside = Relay::new(secret, ServerConfig::default(), may_enter, random);
-        routes = routes.merge(beside.routes()).merge(beside.debug_routes());
+        routes = routes.merge(beside.routes(config.origins()?)).merge(beside.debug_routes());
         relay = Some(beside);
+    }
+    if let Some(shown) = &shown {
+        routes = routes.merge(shown.routes());
+        service.add_concern("certificate", shown.problem());
     }
     info!(url = %config.server_url, listen = %config.listen, key = %service.server_key(), relay = relay.is_some(), "the control server is ready");
 
-    let serving = listener::serve(port, Arc::new(routes), tls, Caps::default(), shutdown.clone());
+    let routes = Arc::new(routes);
+    let serving = listener::serve(port, Arc::clone(&routes), tls, Caps::default(), shutdown.clone());
+    // Clients prefer plain HTTP for the control channel, whose Noise needs no TLS.
+    let serving_plain = async {
+        if let Some(plain) = plain {
+            listener::serve(plain, routes, None, Caps::default(), shutdown.clone()).await;
+        }
+    };
+    let random = Random::from_seed(seed()?);
+    let certificates = shown.as_ref().map(|shown| Arc::clone(shown.certificates()));
+    let announcing = async {
+        if let (Some(relay), Some(certificates)) = (&relay, certificates) {
+            relay.announce(certificates).await;
+        }
+    };
+    let keeping_certificate = async {
+        match shown {
+            Some(shown) => shown.keep(random).await,
+            None => std::future::pending().await,
+        }
+    };
     let answering_stun = async {
         if let Some(socket) = stun_socket {
             stun::serve(socket, Arc::default(), shutdown.clone()).await;
         }
     };
-    // Both end by the signal that ends the service, which takes longer; so their end is not the end.
+    let mut registry = service.admission();
+    let reviewing = async {
+        if let Some(relay) = &relay {
+            relay.review_on(async || registry.changed().await).await;
+        }
+    };
+    // All end by the signal that ends the service, which takes longer; so their end is not the end.
     let open_ports = async {
-        tokio::join!(serving, answering_stun);
+        tokio::join!(serving, serving_plain, answering_stun, reviewing, announcing, keeping_certificate);
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
@@ -167,99 +192,17 @@ async fn serve_control(mut config: warren_controld::Config, shutdown: watch::Rec
     Ok(ended?)
 }
 
-/// Runs a relay.
-#[derive(Args, Clone, Debug)]
-pub struct RelayServe {
-    /// Folder of its key and certificate
-    #[arg(long, value_name = "FOLDER")]
-    state: Option<PathBuf>,
-    /// Where to listen (TLS)
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:443")]
-    listen: SocketAddr,
-    /// UDP port of STUN; 0 for none
-    #[arg(long, value_name = "PORT", default_value_t = 3478)]
-    stun: u16,
-    /// Number of its region in the relay map, 900 to 999
-    #[arg(long, value_name = "NUMBER", default_value_t = 900)]
-    region: u32,
-    /// Name or address at which nodes reach it
-    #[arg(long, value_name = "HOST")]
-    hostname: String,
-    /// Ask this address of a control server whom to serve (https://server/verify)
-    #[arg(long, value_name = "URL", required_unless_present = "open")]
-    verify_client_url: Option<String>,
-    /// Serve everybody who finds it
-    #[arg(long, conflicts_with = "verify_client_url")]
-    open: bool,
-    /// Certificate chain (PEM); without one a self-made certificate is used, which the relay map pins
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_certificate: Option<PathBuf>,
-    /// Its key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
-    tls_key: Option<PathBuf>,
-}
-
-/// `warren relay serve`.
-pub fn relay(command: RelayServe) -> Result<()> {
-    life::enter("info")?;
-    let state = command.state.clone().unwrap_or_else(|| places::state_dir("relay"));
-    make_folder(&state)?;
-    life::run(worker_threads(), |shutdown| serve_relay(command, state, shutdown))
-}
-
-async fn serve_relay(command: RelayServe, state: PathBuf, shutdown: watch::Receiver<bool>) -> Result<()> {
-    let files = command.tls_certificate.clone().zip(command.tls_key.clone());
-    let certificate = match files {
-        Some((chain, key)) => CertificateSource::Files { chain, key },
-        None => CertificateSource::SelfMade { names: vec![command.hostname.trim_matches(['[', ']']).to_owned()] },
-    };
-    let is_self_made = matches!(certificate, CertificateSource::SelfMade { .. });
-    let who = match &command.verify_client_url {
-        Some(url) => Who::VerifiedBy { url: url.clone(), trust: Trust::System },
-        None => Who::Everyone,
-    };
-    let stun = (command.stun != 0).then(|| SocketAddr::new(command.listen.ip(), command.stun));
-    let config =
-        RelayConfig { listen: command.listen, stun, state: state.clone(), certificate, who, caps: Caps::default() };
-    let prepared = warren_relayd::prepare(config).await?;
-    let pin = is_self_made.then(|| format!("sha256-raw:{}", hex::encode(prepared.fingerprint())));
-    let map = describe(&command, prepared.address()?.port(), pin);
-    let file = state.join("relay-map.json");
-    write_whole(&file, &serde_json::to_vec_pretty(&map)?)?;
-    info!(listen = %prepared.address()?, relay = %prepared.public(), map = %file.display(), "the relay is ready");
-    prepared.run(shutdown).await;
-    Ok(())
-}
-
-/// The relay's entry for a control server's relay map.
-fn describe(command: &RelayServe, port: u16, pin: Option<String>) -> RelayMap {
-    let host = command.hostname.trim_matches(['[', ']']).to_owned();
-    let literal: Option<IpAddr> = host.parse().ok();
-    let family = |is_v4: bool| match literal {
-        Some(address) if address.is_ipv4() == is_v4 => address.to_string(),
-        Some(_) => "none".to_owned(),
-        None => String::new(),
-    };
-    let region = RegionId(command.region);
-    let node = RelayNode {
-        name: format!("{region}a"),
-        region_id: region,
-        host_name: host.clone(),
-        cert_name: pin.unwrap_or_default(),
-        ipv4: family(true),
-        ipv6: family(false),
-        stun_port_raw: if command.stun == 0 { -1 } else { i32::from(command.stun) },
-        derp_port_raw: i32::from(port),
-        ..RelayNode::default()
-    };
-    let described = RelayRegion {
-        region_id: region,
-        region_code: format!("relay{region}"),
-        region_name: host,
-        nodes: vec![node],
-        ..RelayRegion::default()
-    };
-    RelayMap { regions: BTreeMap::from([(region, described)]), ..RelayMap::default() }
+/// Where the certificate of a control server comes from; without a relay that needs TLS and without a word from the
+/// operator there is none.
+fn certificate_source(config: &warren_controld::Config) -> Option<Source> {
+    if let Some(acme) = &config.acme {
+        return Some(Source::Acme(acme.clone()));
+    }
+    if let Some(files) = &config.tls {
+        return Some(Source::Files { chain: files.certificate.clone(), key: files.key.clone() });
+    }
+    let relay = config.relay.as_ref()?;
+    Some(Source::SelfMade { folder: config.state_dir.clone(), names: vec![relay.host.clone()] })
 }
 
 /// Runs the node daemon.
@@ -399,11 +342,11 @@ fn helper_door(settings: &Settings, inherited: Option<OwnedFd>) -> Result<Door> 
     Ok((None, None))
 }
 
-fn usual_file(service: &str) -> Option<PathBuf> {
+pub(super) fn usual_file(service: &str) -> Option<PathBuf> {
     Some(Path::new("/etc/warren").join(format!("{service}.toml"))).filter(|path| path.exists())
 }
 
-fn make_folder(path: &Path) -> Result<()> {
+pub(super) fn make_folder(path: &Path) -> Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.with_context(|| format!("make the folder {}", path.display()))
 }
@@ -415,51 +358,12 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     written.with_context(|| format!("write {}", path.display()))
 }
 
-fn seed() -> Result<[u8; 32]> {
+pub(super) fn seed() -> Result<[u8; 32]> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("this system gives no randomness: {error}"))?;
     Ok(seed)
 }
 
-fn worker_threads() -> usize {
+pub(super) fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        relay: RelayServe,
-    }
-
-    fn map_of(line: &str) -> RelayMap {
-        let line = Line::try_parse_from(line.split(' ')).expect("a good line");
-        describe(&line.relay, 3443, Some("sha256-raw:00".into()))
-    }
-
-    #[test]
-    fn a_relay_at_a_literal_address_names_one_family_and_its_certificate() {
-        let map = map_of("relay --hostname 192.0.2.7 --region 901 --open --stun 0");
-        let node = &map.regions[&RegionId(901)].nodes[0];
-        assert_eq!(
-            (node.ipv4.as_str(), node.ipv6.as_str(), node.cert_name.as_str()),
-            ("192.0.2.7", "none", "sha256-raw:00")
-        );
-        assert_eq!((node.derp_port(), node.stun_port()), (3443, None));
-        let map = map_of("relay --hostname relay.example.net --open");
-        let node = &map.regions[&RegionId(900)].nodes[0];
-        assert_eq!((node.ipv4.as_str(), node.ipv6.as_str(), node.stun_port()), ("", "", Some(3478)));
-    }
-
-    #[test]
-    fn whom_a_relay_serves_is_said_and_never_assumed() {
-        assert!(Line::try_parse_from(["relay", "--hostname", "x"]).is_err());
-        assert!(
-            Line::try_parse_from(["relay", "--hostname", "x", "--open", "--verify-client-url", "http://y"]).is_err()
-        );
-    }
 }

@@ -44,6 +44,8 @@ pub struct Counters {
     pub logins: u64,
     /// Keys that the owner did not admit.
     pub refused: u64,
+    /// Connections that were ended because their key lost its right to be here.
+    pub revoked: u64,
     /// Logins that were not one: garbage, forged, too long.
     pub malformed: u64,
     pub login_timeouts: u64,

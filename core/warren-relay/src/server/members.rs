@@ -64,6 +64,10 @@ impl Members {
         self.keys.get(key).and_then(|presence| presence.conns.last()).copied()
     }
 
+    pub(super) fn active_conns(&self) -> impl Iterator<Item = (NodePublic, ConnId)> + '_ {
+        self.keys.iter().filter_map(|(key, presence)| Some((*key, *presence.conns.last()?)))
+    }
+
     /// A packet of `from` is on its way to `to`, which is to learn when `from` leaves.
     pub(super) fn wrote(&mut self, from: NodePublic, to: ConnId) {
         if let Some(presence) = self.keys.get_mut(&from)

@@ -232,8 +232,14 @@ impl Server {
     /// A key may no longer be here: every connection of it ends.
     pub fn revoke(&mut self, key: &NodePublic) {
         while let Some(id) = self.members.active(key) {
+            self.counters.revoked += 1;
             self.close(id, CloseReason::Revoked);
         }
+    }
+
+    /// Everybody who was let in, each key once, with the address that it was last heard from.
+    pub fn members(&self) -> impl Iterator<Item = (NodePublic, IpAddr)> + '_ {
+        self.members.active_conns().filter_map(|(key, id)| Some((key, self.conns.get(&id)?.source)))
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {

@@ -3,42 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use warren_io::settings;
 use warren_oidc::Secret;
 
 use super::ConfigError;
 
-/// How a setting is written where there is only text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Text,
-    Number,
-    Switch,
-    List,
-}
+warren_io::settings! {
+    /// What one source says; `None` where it is silent. Flags of the command line are given as one of these.
+    Overrides as KEYS;
 
-macro_rules! settings {
-    ($($(#[$doc:meta])* $name:ident: $type:ty, $kind:ident;)*) => {
-        /// What one source says; `None` where it is silent. Flags of the command line are given as one of these.
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-        #[serde(default)]
-        pub struct Overrides {
-            $($(#[$doc])* pub $name: Option<$type>,)*
-        }
-
-        const KEYS: &[(&str, Kind)] = &[$((stringify!($name), Kind::$kind),)*];
-
-        impl Overrides {
-            /// What `self` says, and where it is silent what `lower` says.
-            #[must_use]
-            pub fn over(self, lower: Self) -> Self {
-                Self { $($name: self.$name.or(lower.$name),)* }
-            }
-        }
-    };
-}
-
-settings! {
     /// Where to listen for nodes and people, `[::]:8080`.
     listen: SocketAddr, Text;
     /// What clients log in to.
@@ -99,6 +72,18 @@ settings! {
     tls_certificate: PathBuf, Text;
     /// PEM.
     tls_key: PathBuf, Text;
+    /// Get a certificate for the server's name by ACME. A section `[acme]` says the same.
+    acme: bool, Switch;
+    /// Where the authority writes when something is wrong.
+    acme_email: String, Text;
+    /// The authority's directory; Let's Encrypt.
+    acme_directory: String, Text;
+    /// How it asks: `tls-alpn-01` on port 443, or `http-01` on port 80.
+    acme_challenge: String, Text;
+    /// Further names of the certificate.
+    acme_names: Vec<String>, List;
+    /// A second port, for plain HTTP alone; `[::]:80` with ACME.
+    http_listen: SocketAddr, Text;
     /// Run a relay beside this server.
     relay: bool, Switch;
     /// Its region, 900.
@@ -113,8 +98,16 @@ settings! {
     stun_port: u16, Number;
     /// Clients do not check the relay's certificate. Only tests want this.
     insecure_for_tests: bool, Switch;
-    /// A relay map in JSON whose regions are added to our own.
+    /// Whether nodes are told of it; without, it serves those who know it otherwise.
+    relay_in_map: bool, Switch;
+    /// A relay map in JSON whose regions are added to our own. Read again when it changes.
     relay_map_file: PathBuf, Text;
+    /// The same from elsewhere.
+    relay_map_urls: Vec<String>, List;
+    /// How often those are fetched, `3h`.
+    relay_map_refresh: String, Text;
+    /// Pages that may speak to server and relay by WebSocket (`https://console.example.net`, or `*`), beside the server's own.
+    websocket_origins: Vec<String>, List;
     /// Nodes answer the network's names themselves.
     magic_dns: bool, Switch;
     /// Resolvers for everything else.
@@ -133,9 +126,7 @@ impl Overrides {
     /// # Errors
     /// [`ConfigError`].
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::from_text(path, &text)
+        Ok(settings::from_file(path, KEYS)?)
     }
 
     /// `path` is for messages.
@@ -143,19 +134,7 @@ impl Overrides {
     /// # Errors
     /// [`ConfigError`].
     pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let syntax = |error: toml::de::Error| ConfigError::Syntax {
-            path: path.to_owned(),
-            reason: error.to_string().trim_end().to_owned(),
-        };
-        let table: toml::Table = toml::from_str(text).map_err(syntax)?;
-        for key in table.keys() {
-            if !KEYS.iter().any(|(known, _)| known == key) {
-                let nearest = nearest(key);
-                return Err(ConfigError::UnknownKey { place: path.display().to_string(), key: key.clone(), nearest });
-            }
-        }
-        // From the text once more: only so do errors name their line.
-        toml::from_str(text).map_err(syntax)
+        Ok(settings::from_text(path, text, KEYS)?)
     }
 
     /// `variable` looks up one variable of the environment.
@@ -163,62 +142,6 @@ impl Overrides {
     /// # Errors
     /// [`ConfigError::Value`].
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut all = Self::default();
-        for (key, kind) in KEYS {
-            let name = format!("WARREN_CONTROL_{}", key.to_ascii_uppercase());
-            let Some(text) = variable(&name) else { continue };
-            let wrong = |reason: String| ConfigError::Value { place: name.clone(), reason };
-            let value = kind.read(&text).map_err(wrong)?;
-            let table = toml::Table::from_iter([((*key).to_owned(), value)]);
-            let one: Self = table.try_into().map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
-            all = all.over(one);
-        }
-        Ok(all)
+        Ok(settings::from_environment("WARREN_CONTROL_", KEYS, variable)?)
     }
-}
-
-impl Kind {
-    fn read(self, text: &str) -> Result<toml::Value, String> {
-        let text = text.trim();
-        match self {
-            Self::Text => Ok(text.into()),
-            Self::Number => text.parse::<i64>().map(Into::into).map_err(|_| format!("{text:?} is not a number")),
-            Self::Switch => match text {
-                "true" | "1" | "yes" | "on" => Ok(true.into()),
-                "false" | "0" | "no" | "off" => Ok(false.into()),
-                _ => Err(format!("{text:?} is neither true nor false")),
-            },
-            Self::List => {
-                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-                Ok(toml::Value::Array(items.map(toml::Value::from).collect()))
-            }
-        }
-    }
-}
-
-/// The key that a misspelt one most likely means.
-fn nearest(wrong: &str) -> Option<&'static str> {
-    let (distance, key) = KEYS.iter().map(|(key, _)| (distance(wrong, key), *key)).min()?;
-    (distance <= 1 + wrong.len() / 4).then_some(key)
-}
-
-/// How many letters must be put in, taken out, changed or swapped with their neighbour (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let change = usize::from(a[i - 1] != b[j - 1]);
-                let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    best = best.min(rows[i - 2][j - 2] + 1);
-                }
-                best
-            };
-        }
-    }
-    rows[a.len()][b.len()]
 }

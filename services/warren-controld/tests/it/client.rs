@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use url::Url;
 use warren_crypto::{DiscoPublic, MachineSecret, NodeSecret, Random, UnixTime};
 use warren_io::{DialOptions, dial_control};
 use warren_wire::netmap::{NetMap, fold};
@@ -28,15 +29,20 @@ pub struct Machine {
 
 impl Machine {
     pub async fn new(world: &World, seed: u8, hostname: &str) -> Self {
+        Self::at(&world.url(), world, seed, hostname).await
+    }
+
+    /// A machine that reaches the server at another address than its own.
+    pub async fn at(url: &Url, world: &World, seed: u8, hostname: &str) -> Self {
         let mut random = Random::from_seed([seed; 32]);
         let (secret, node) = (MachineSecret::generate(&mut random), NodeSecret::generate(&mut random));
-        let sender = channel(world, &secret).await;
+        let sender = channel(url, world, &secret).await;
         Self { secret, node, hostname: hostname.to_owned(), sender }
     }
 
     /// The same machine with a channel to another server (or the same one, started again).
     pub async fn reconnect(&mut self, world: &World) {
-        self.sender = channel(world, &self.secret).await;
+        self.sender = channel(&world.url(), world, &self.secret).await;
     }
 
     pub fn register_request(&self, key: Option<&str>) -> RegisterRequest {
@@ -114,12 +120,11 @@ impl Machine {
     }
 }
 
-async fn channel(world: &World, secret: &MachineSecret) -> SendRequest<Full<Bytes>> {
+async fn channel(url: &Url, world: &World, secret: &MachineSecret) -> SendRequest<Full<Bytes>> {
     let version = CapabilityVersion::OUR_NODE.0 as u16;
     let mut random = Random::from_seed([9; 32]);
     let options = DialOptions::default();
-    let stream =
-        dial_control(&world.url(), world.key, secret, version, &mut random, &options).await.expect("a channel");
+    let stream = dial_control(url, world.key, secret, version, &mut random, &options).await.expect("a channel");
     let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .expect("HTTP/2 in the channel");

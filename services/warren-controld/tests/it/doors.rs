@@ -52,6 +52,15 @@ async fn the_public_port_answers_what_clients_and_people_ask() {
     let options = DialOptions::default();
     assert_eq!(fetch_server_key(&world.url(), 113, &options).await.expect("a key"), world.key);
     assert_eq!(get(&world, "/key").await.0, 400);
+    let (status, keys) = get(&world, "/key?v=145").await;
+    let keys: serde_json::Value = serde_json::from_str(&keys).expect("JSON");
+    let zero = format!("mkey:{}", "0".repeat(64));
+    assert_eq!(
+        (status, &keys["publicKey"], &keys["legacyPublicKey"]),
+        (200, &world.key.to_string().into(), &zero.into())
+    );
+    let head = raw(&world, b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert!(String::from_utf8_lossy(&head).to_lowercase().contains("\r\ncontent-type: application/health+json\r\n"));
     assert_eq!(get(&world, "/health").await, (200, "{\"status\":\"pass\"}".into()));
     assert!(get(&world, "/version").await.1.contains("warren"));
     let (status, page) = get(&world, "/join").await;
@@ -62,7 +71,7 @@ async fn the_public_port_answers_what_clients_and_people_ask() {
     for (method, path) in [(Method::POST, "/key"), (Method::GET, "/verify")] {
         assert_eq!(request(&world, method, path, Bytes::new()).await.0, 405, "{path}");
     }
-    assert_eq!(get(&world, "/ts2021").await.0, 501);
+    assert_eq!(get(&world, "/ts2021").await.0, 405);
     assert_eq!(request(&world, Method::POST, "/ts2021", Bytes::new()).await.0, 400);
 }
 

@@ -1,15 +1,19 @@
 //! A relay on loopback, behind TLS, with clients that dial it as nodes do.
 
+mod by_web_socket;
+mod fast_start;
 mod party;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use party::{Guest, House, key};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use warren_crypto::NodePublic;
 use warren_io::relay_stream;
 use warren_io::tls::Trust;
 use warren_relay::client::Event;
@@ -199,7 +203,8 @@ async fn a_control_server_is_asked_once_in_a_while_and_its_silence_is_a_no() {
             stream.write_all(answer.as_bytes()).await.expect("answered");
         }
     });
-    let house = House::open(Who::VerifiedBy { url, trust: Trust::System }).await;
+    let every = Duration::from_secs(3600);
+    let house = House::open(Who::VerifiedBy { url, trust: Trust::System, every }).await;
     let _a = Guest::join(&house, 1).await;
     let _again = Guest::join(&house, 1).await;
     assert_eq!(asked.load(Ordering::Relaxed), 1);
@@ -207,6 +212,108 @@ async fn a_control_server_is_asked_once_in_a_while_and_its_silence_is_a_no() {
     serving.abort();
     let _ = serving.await;
     assert_eq!(Guest::dial(&house, 3).await.next_event().await, None);
+    house.close().await;
+}
+
+/// What a control server says, and how often it was asked.
+#[derive(Default)]
+struct Said {
+    /// Whom it admits; with `None` it is out of order.
+    allowed: Mutex<Option<Vec<NodePublic>>>,
+    connections: AtomicUsize,
+    questions: AtomicUsize,
+}
+
+impl Said {
+    fn answer(&self, request: &str) -> String {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        let (status, body) = match &*self.allowed.lock().expect("no panic") {
+            Some(allowed) => {
+                let allow = allowed.iter().any(|key| request.contains(&key.to_string()));
+                ("200 OK", format!(r#"{{"Allow":{allow}}}"#))
+            }
+            None => ("500 Internal Server Error", String::new()),
+        };
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+}
+
+/// A control server that keeps its connections open. It ends with the set.
+async fn control(said: Arc<Said>) -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/verify", listener.local_addr().expect("bound"));
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut lines = JoinSet::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a relay");
+            said.connections.fetch_add(1, Ordering::Relaxed);
+            let said = Arc::clone(&said);
+            lines.spawn(async move {
+                let mut request = Vec::new();
+                loop {
+                    let mut piece = [0; 1024];
+                    let count = stream.read(&mut piece).await.unwrap_or(0);
+                    if count == 0 {
+                        return;
+                    }
+                    request.extend_from_slice(&piece[..count]);
+                    if !request.ends_with(b"}") {
+                        continue;
+                    }
+                    let text = String::from_utf8(std::mem::take(&mut request)).expect("text");
+                    let _ = stream.write_all(said.answer(&text).as_bytes()).await;
+                }
+            });
+        }
+    });
+    (url, serving)
+}
+
+#[tokio::test]
+async fn whoever_loses_the_right_while_inside_is_cut_off_and_stays_out() {
+    let said = Arc::new(Said { allowed: Mutex::new(Some(vec![key(1), key(2)])), ..Said::default() });
+    let (url, _serving) = control(Arc::clone(&said)).await;
+    let house = House::open(Who::VerifiedBy { url, trust: Trust::System, every: Duration::from_millis(100) }).await;
+    let (mut a, mut b) = (Guest::join(&house, 1).await, Guest::join(&house, 2).await);
+    *said.allowed.lock().expect("no panic") = Some(vec![key(2)]);
+    assert_eq!(a.next_event().await, None);
+    assert_eq!(Guest::dial(&house, 1).await.next_event().await, None, "the yes of before is forgotten");
+    assert_eq!(house.relay().counters().revoked, 1);
+    assert!(said.connections.load(Ordering::Relaxed) < 5, "connections to the control server are used again");
+
+    // A control server that is out of order throws nobody out, and lets nobody in.
+    *said.allowed.lock().expect("no panic") = None;
+    let before = said.questions.load(Ordering::Relaxed);
+    while said.questions.load(Ordering::Relaxed) < before + 3 {
+        tokio::task::yield_now().await;
+    }
+    b.send(2, b"to myself");
+    assert_eq!(b.next_packet().await.1, b"to myself");
+    assert_eq!(Guest::dial(&house, 3).await.next_event().await, None);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_relay_beside_its_control_server_learns_at_once_who_is_gone() {
+    let (tell, told) = tokio::sync::watch::channel(vec![key(1), key(2)]);
+    let seen = told.clone();
+    let decided = admission::by(move |asked, _| std::future::ready(seen.borrow().contains(&asked)));
+    let house = House::open(Who::Decided(decided)).await;
+    let relay = house.relay().clone();
+    let mut news = told.clone();
+    let reviewing = relay.review_on(async || news.changed().await.is_ok());
+    let script = async {
+        let (mut a, mut b) = (Guest::join(&house, 1).await, Guest::join(&house, 2).await);
+        let begun = std::time::Instant::now();
+        tell.send_modify(|admitted| admitted.retain(|admitted| *admitted == key(2)));
+        assert_eq!(a.next_event().await, None);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        b.send(2, b"to myself");
+        assert_eq!(b.next_packet().await.1, b"to myself");
+        drop(tell); // with which the news, and so the reviews, end
+    };
+    tokio::join!(reviewing, script);
     house.close().await;
 }
 

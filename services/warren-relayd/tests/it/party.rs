@@ -7,11 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use warren_crypto::{NodePublic, NodeSecret, Random};
+use warren_io::certificates::Source;
 use warren_io::listener::Caps;
-use warren_io::relay_stream::{self, RelayTarget};
+use warren_io::relay_stream::{self, RelayStream, RelayTarget};
 use warren_io::tls::Trust;
+use warren_io::web_socket::Origins;
 use warren_relay::client::{Client, Event};
-use warren_relayd::service::{CertificateSource, RelayConfig, Who};
+use warren_relayd::service::{RelayConfig, Who};
 use warren_relayd::{Relay, prepare};
 
 pub struct House {
@@ -40,8 +42,10 @@ impl House {
             listen: anywhere,
             stun: Some(anywhere),
             state: state.path().to_owned(),
-            certificate: CertificateSource::SelfMade { names: vec!["127.0.0.1".to_owned()] },
+            certificate: Source::SelfMade { folder: state.path().to_owned(), names: vec!["127.0.0.1".to_owned()] },
+            http_listen: None,
             who,
+            origins: Origins::new(["https://pages.example"]).expect("an origin"),
             caps: Caps::default(),
         };
         let prepared = prepare(config).await.expect("a relay");
@@ -49,7 +53,7 @@ impl House {
         House {
             address: prepared.address().expect("bound"),
             stun_address: prepared.stun_address().expect("bound"),
-            fingerprint: prepared.fingerprint(),
+            fingerprint: prepared.pin().expect("self-made"),
             relay: prepared.relay().clone(),
             stop,
             serving: tokio::spawn(async move {
@@ -101,7 +105,11 @@ impl Guest {
     }
 
     pub async fn dial(house: &House, seed: u8) -> Guest {
-        let mut stream = relay_stream::dial(&house.target()).await.expect("dialled");
+        Guest::over(relay_stream::dial(&house.target()).await.expect("dialled"), seed)
+    }
+
+    /// Speaks over a stream to a relay.
+    pub fn over(mut stream: RelayStream, seed: u8) -> Guest {
         let mut client = Client::new(secret(seed), false, Random::from_seed([seed; 32]), Instant::now());
         let (orders, mut ordered) = mpsc::unbounded_channel::<(NodePublic, Vec<u8>)>();
         // One slot: a guest that does not take its events soon reads nothing more.

@@ -9,6 +9,9 @@ use warren_crypto::UnixTime;
 pub struct Health {
     /// Whether the database takes writes.
     pub database_connectivity: bool,
+    /// What works but should be looked at, one line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A person.

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use warren_driver::{Driver, DriverHandle};
+use warren_io::certificates::Source;
 use warren_io::listener::Caps;
+use warren_io::web_socket::Origins;
 use warren_relayd::RelayConfig;
-use warren_relayd::service::{CertificateSource, Prepared, Who, prepare};
+use warren_relayd::service::{Prepared, Who, prepare};
 use warren_wire::{RegionId, RelayMap, RelayNode, RelayRegion};
 
 use crate::control::Control;
@@ -21,8 +23,10 @@ async fn relay(folder: &std::path::Path, listen: SocketAddr) -> Prepared {
         listen,
         stun: Some("127.0.0.1:0".parse().unwrap()),
         state: folder.to_owned(),
-        certificate: CertificateSource::SelfMade { names: vec!["127.0.0.1".into()] },
+        certificate: Source::SelfMade { folder: folder.to_owned(), names: vec!["127.0.0.1".into()] },
+        http_listen: None,
         who: Who::Everyone,
+        origins: Origins::default(),
         caps: Caps::default(),
     };
     prepare(config).await.unwrap()
@@ -33,7 +37,7 @@ fn map_of(relay: &Prepared) -> RelayMap {
         name: "900a".into(),
         region_id: REGION,
         host_name: "127.0.0.1".into(),
-        cert_name: format!("sha256-raw:{}", hex::encode(relay.fingerprint())),
+        cert_name: format!("sha256-raw:{}", hex::encode(relay.pin().unwrap())),
         ipv4: "127.0.0.1".into(),
         ipv6: "none".into(),
         stun_port_raw: i32::from(relay.stun_address().unwrap().port()),

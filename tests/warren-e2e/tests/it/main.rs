@@ -2,8 +2,11 @@
 //!
 //! The namespace tests do nothing unless `cargo xtask test` started them inside namespaces of their own.
 
+mod acme;
+mod admission;
 mod bad_input;
 mod beside;
+mod browser;
 mod faults;
 mod figures;
 mod joining;

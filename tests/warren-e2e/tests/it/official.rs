@@ -341,7 +341,7 @@ impl Network {
         let registry = service.registry().clone();
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let relays = Arc::new(relay.routes());
+        let relays = Arc::new(relay.routes(Default::default()));
         tasks.spawn(listener::serve(relay_port, relays, Some(tls), listener::Caps::default(), stopped.clone()));
         tasks.spawn(stun::serve(stun_socket, Arc::default(), stopped));
         let (control, stop_control) = run_control(port, service);
