@@ -71,7 +71,7 @@ impl Case {
 
     pub fn roll(dice: &mut Dice) -> Case {
         let mut users = people();
-        if dice.one_in(8) {
+        if dice.one_in(4) {
             // Two people of one address: a word that means both means nobody.
             users[1].email = users[0].email.clone();
         }
@@ -213,8 +213,9 @@ fn attributes(dice: &mut Dice) -> BTreeMap<String, Attribute> {
     attributes
 }
 
-const PEOPLE: [&str; 12] = [
+const PEOPLE: [&str; 13] = [
     "ann@",
+    "ann@example.com",
     "bob@example.com",
     "cat@example.com",
     "dan@other.org",
