@@ -80,8 +80,8 @@ impl Certificates {
     }
 
     /// Answers an authority that asks for `name` by ALPN, until told otherwise.
-    pub(crate) fn answer_challenge(&self, name: &str, certificate: Certificate) -> Result<(), TlsError> {
-        let certified = Arc::new(certificate.certified()?);
+    pub(crate) fn answer_challenge(&self, name: &str, digest: &[u8]) -> Result<(), TlsError> {
+        let certified = Arc::new(Certificate::for_challenge(name, digest)?);
         self.challenges.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_ascii_lowercase(), certified);
         Ok(())
     }
@@ -199,16 +199,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_challenge_is_answered_to_an_authority_only_and_for_its_name_only() {
-        let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let folder = tempfile::tempdir().expect("a folder");
         let certificates = Certificates::none_yet();
         let server = certificates.server_config().expect("a configuration");
         assert!(shown(&server, &[b"http/1.1"]).await.is_err(), "there is none yet");
-        certificates.replace(made(one.path())).expect("usable");
+        certificates.replace(made(folder.path())).expect("usable");
         let usual = shown(&server, &[b"http/1.1"]).await.expect("a handshake");
         assert!(shown(&server, &[ACME_PROTOCOL]).await.is_err(), "no challenge is open");
-        certificates.answer_challenge("LOCALHOST", made(two.path())).expect("usable");
-        let answer = shown(&server, &[ACME_PROTOCOL]).await.expect("a handshake");
-        assert_ne!(answer, usual);
+        certificates.answer_challenge("LOCALHOST", &[7; 32]).expect("made");
+        // Whoever is no authority must refuse a proof, for its critical extension: so it is known that it was shown.
+        let refused = shown(&server, &[ACME_PROTOCOL]).await.expect_err("a proof").to_string();
+        assert!(refused.contains("UnsupportedCriticalExtension"), "{refused}");
         assert_eq!(shown(&server, &[b"http/1.1"]).await.expect("a handshake"), usual);
         assert_eq!(shown(&server, &[b"http/1.1", ACME_PROTOCOL]).await.expect("a handshake"), usual);
         certificates.forget_challenges();

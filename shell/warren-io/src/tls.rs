@@ -101,14 +101,17 @@ impl Certificate {
     }
 
     /// For the challenge TLS-ALPN-01: says of `name` that it is ours, with the authority's own words as proof (RFC 8737 §3).
-    pub(crate) fn for_challenge(name: &str, digest: &[u8]) -> Result<Self, TlsError> {
+    pub(crate) fn for_challenge(name: &str, digest: &[u8]) -> Result<CertifiedKey, TlsError> {
         let make = |error: rcgen::Error| TlsError::Make(error.to_string());
         let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).map_err(make)?;
         params.custom_extensions = vec![rcgen::CustomExtension::new_acme_identifier(digest)];
         let pair = rcgen::KeyPair::generate().map_err(make)?;
         let made = params.self_signed(&pair).map_err(make)?;
         let key = PrivateKeyDer::try_from(pair.serialize_der()).map_err(|error| TlsError::Make(error.to_owned()))?;
-        Ok(Self { chain: vec![made.der().clone()], key })
+        let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());
+        let key = provider().key_provider.load_private_key(key).map_err(unusable)?;
+        // Not looked into: the proof is an extension that a client must refuse if it does not know it.
+        Ok(CertifiedKey::new(vec![made.der().clone()], key))
     }
 
     /// From key and chain in one text.

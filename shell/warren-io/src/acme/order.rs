@@ -14,7 +14,6 @@ use instant_acme::{
 
 use super::{AcmeConfig, AcmeError, Answers, Challenge};
 use crate::certificates::Certificates;
-use crate::tls::Certificate;
 use crate::{files, http_client};
 
 /// Most bytes of an authority's answer.
@@ -77,7 +76,7 @@ async fn prove(
         let proof = challenge.key_authorization();
         match config.challenge {
             Challenge::TlsAlpn01 => {
-                certificates.answer_challenge(&name, Certificate::for_challenge(&name, proof.digest().as_ref())?)?;
+                certificates.answer_challenge(&name, proof.digest().as_ref())?;
             }
             Challenge::Http01 => {
                 let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
