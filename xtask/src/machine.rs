@@ -41,12 +41,12 @@ impl Machine {
             let packages: Vec<&str> = wanted.iter().map(|(_, package)| *package).collect();
             println!("xtask: installing {}", packages.join(" "));
             quietly(Command::new("apt-get").args(["update", "-q"]));
-            quietly(
-                Command::new("apt-get")
-                    .args(["install", "-y", "-q", "--no-install-recommends"])
-                    .args(&packages)
-                    .env("DEBIAN_FRONTEND", "noninteractive"),
-            );
+            if !install(&packages) {
+                // One package that this release lacks must not keep the others away.
+                for package in packages {
+                    install(&[package]);
+                }
+            }
         }
         let missing = absent(()).iter().map(|(program, _)| *program).collect::<Vec<_>>();
         let namespaces = if missing.contains(&"ip") || missing.contains(&"nft") || missing.contains(&"unshare") {
@@ -130,9 +130,20 @@ pub fn identity_provider() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-fn quietly(command: &mut Command) {
-    let done = command.stdout(Stdio::null()).status();
-    if !done.is_ok_and(|status| status.success()) {
+/// Whether all of them are there now.
+fn install(packages: &[&str]) -> bool {
+    quietly(
+        Command::new("apt-get")
+            .args(["install", "-y", "-q", "--no-install-recommends"])
+            .args(packages)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
+fn quietly(command: &mut Command) -> bool {
+    let done = command.stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !done {
         eprintln!("xtask: {command:?} failed; what needs it is skipped below");
     }
+    done
 }

@@ -11,17 +11,21 @@
 // Each line is {"url", "title", "text", "scripts", "wide"}: `scripts` counts them, `wide` is true if a phone would have
 // to scroll sideways.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const [chromium, folder] = process.argv.slice(2);
 const steps = JSON.parse(readFileSync(0, 'utf8'));
 
+const profile = mkdtempSync(join(tmpdir(), 'warren-browser-'));
+// The browser writes to it until it has ended, so a file may appear while the folder goes.
+process.on('exit', () => rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
+
 const browser = spawn(
   chromium,
   ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--hide-scrollbars',
-    '--remote-debugging-pipe', `--user-data-dir=${mkdtempSync(join(tmpdir(), 'warren-browser-'))}`, 'about:blank'],
+    '--remote-debugging-pipe', `--user-data-dir=${profile}`, 'about:blank'],
   { stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'] },
 );
 let complaints = '';
@@ -121,5 +125,5 @@ for (const one of steps) {
   console.log(JSON.stringify(await step(one)));
 }
 browser.removeAllListeners('exit');
+browser.on('exit', () => process.exit(0));
 browser.kill();
-process.exit(0);

@@ -37,3 +37,20 @@ pub fn executable(name: &str) -> PathBuf {
     let dir = std::env::var_os("WARREN_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| "target/debug".into());
     dir.join(name)
 }
+
+/// The same for a program that another user runs: whoever built it may keep the folder it lies in to themselves.
+pub fn executable_for_anybody(name: &str, machine: &Machine) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (from, to) = (executable(name), machine.folder().join(name));
+    if !to.exists() {
+        std::fs::hard_link(&from, &to)
+            .or_else(|_| std::fs::copy(&from, &to).map(drop))
+            .unwrap_or_else(|error| panic!("copy {}: {error}", from.display()));
+        for path in [machine.folder(), &to] {
+            let mode = std::fs::metadata(path).expect("it is there").permissions().mode();
+            let open = std::fs::Permissions::from_mode(mode | 0o755);
+            std::fs::set_permissions(path, open).expect("let anybody in");
+        }
+    }
+    to
+}

@@ -111,7 +111,7 @@ fn a_folder_that_cannot_be_used_a_full_disk_and_a_taken_port_are_named() {
     std::fs::create_dir_all(&locked).expect("a folder");
     let shown = locked.display().to_string();
     host.sh(&format!("chmod 0 {shown} && chmod 755 {}", host.folder().display()));
-    let program = executable("warren").display().to_string();
+    let program = warren_e2e::executable_for_anybody("warren", &host).display().to_string();
     let inner = [program.as_str()].into_iter().chain(node_args(&shown)).collect::<Vec<_>>().join(" ");
     let as_nobody = host.try_sh(&format!("setpriv --reuid 65534 --regid 65534 --clear-groups timeout 20 {inner}"));
     if String::from_utf8_lossy(&as_nobody.stderr).contains("setpriv:") {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use warren_crypto::UnixTime;
 use warren_e2e::service::PATIENCE;
-use warren_e2e::{Internet, Machine, Nat, Process, executable, till};
+use warren_e2e::{Internet, Machine, Nat, Process, executable_for_anybody, till};
 
 /// Words that run a program as an ordinary user with a home of its own.
 fn as_nobody(machine: &Machine) -> Vec<String> {
@@ -22,14 +22,15 @@ fn start(machine: &Machine, name: &str, line: &str) -> Process {
 }
 
 fn warren(machine: &Machine, words: &str) -> Result<String, String> {
-    let line = format!("{} {} {words}", as_nobody(machine).join(" "), executable("warren").display());
+    let line =
+        format!("{} {} {words}", as_nobody(machine).join(" "), executable_for_anybody("warren", machine).display());
     let out = machine.try_sh(&line);
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     out.status.success().then(|| text.clone()).ok_or_else(|| text + &String::from_utf8_lossy(&out.stderr))
 }
 
 fn quickstart(machine: &Machine, name: &str) -> Process {
-    let line = format!("exec {} quickstart --address 203.0.113.1", executable("warren").display());
+    let line = format!("exec {} quickstart --address 203.0.113.1", executable_for_anybody("warren", machine).display());
     let process = start(machine, name, &line);
     till(PATIENCE, "quickstart to say how to join", || {
         let said = process.log();
