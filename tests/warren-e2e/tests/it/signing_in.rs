@@ -53,6 +53,16 @@ impl World {
         if !warren_e2e::inside() {
             return None;
         }
+        // The provider itself says that older ones are none of its; Debian 12 brings 18, and there it refuses good codes.
+        let version = std::process::Command::new("node").arg("--version").output();
+        let version = version.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_string()).unwrap_or_default();
+        let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+        if major.is_none_or(|major| major < 20) {
+            println!(
+                "SKIPPED signing in with a real provider: it needs Node.js 20 or newer, and here is \"{version}\""
+            );
+            return None;
+        }
         let Some(folder) = std::env::var_os("WARREN_E2E_OIDC").map(PathBuf::from) else {
             println!(
                 "SKIPPED signing in with a real provider: WARREN_E2E_OIDC names no folder with oidc-provider in it"
