@@ -17,7 +17,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use sha2::{Digest as _, Sha256};
 use url::Url;
-use warren_io::{files, http_client};
+use warren_io::{exchange, files};
 use warren_wire::{RegionId, RelayMap, RelayMapUpdate, RelayRegion};
 
 use crate::registry::Registry;
@@ -137,10 +137,8 @@ impl Relays {
         let failed = |reason: String| RelayMapError::Fetch { url: url.to_string(), reason };
         let request =
             Request::get(url.as_str()).body(Full::new(Bytes::new())).map_err(|error| failed(error.to_string()))?;
-        let exchange = http_client::exchange(request, None, LARGEST);
-        let answer = tokio::time::timeout(FETCH_DEADLINE, exchange).await;
-        let answer =
-            answer.map_err(|_| failed("no answer in time".to_owned()))?.map_err(|error| failed(error.to_string()))?;
+        let answer = exchange::exchange(request, None, LARGEST, FETCH_DEADLINE).await;
+        let answer = answer.map_err(|error| failed(error.to_string()))?;
         if answer.status() != StatusCode::OK {
             return Err(failed(format!("HTTP status {}", answer.status())));
         }

@@ -1,4 +1,4 @@
-//! One question to a web service that an operator named: HTTP/1.1, one connection, one answer.
+//! One question to somebody else's web service: HTTP/1.1, one connection, one answer.
 //!
 //! Nothing is followed and nothing is assumed: no redirects, no proxies of the environment, no cookies, no
 //! compression. So what was asked for goes where it was meant to go, or nowhere.
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
-use http::{Method, Request};
+use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use url::Url;
@@ -86,37 +86,58 @@ pub async fn ask(
     cap: usize,
     deadline: Duration,
 ) -> Result<Answer, ExchangeError> {
-    let url = question.url;
+    let request = question.request().map_err(|_| ExchangeError::Url(question.url.to_string()))?;
+    let (head, body) = exchange(request, Some(tls), cap, deadline).await?.into_parts();
+    Ok(Answer { status: head.status.as_u16(), body })
+}
+
+/// Sends `request`, whose URI is absolute, and reads at most `cap` bytes of the answer, all within `deadline`. Trust for TLS
+/// is the system's unless `tls` says otherwise. Dropping the future closes the connection.
+///
+/// # Errors
+/// [`ExchangeError`]; a status that says "no" is an answer.
+pub async fn exchange(
+    mut request: Request<Full<Bytes>>,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    cap: usize,
+    deadline: Duration,
+) -> Result<Response<Bytes>, ExchangeError> {
+    let wrong = |request: &Request<_>| ExchangeError::Url(request.uri().to_string());
+    let url = Url::parse(&request.uri().to_string()).map_err(|_| wrong(&request))?;
     let by_tls = url.scheme() == "https";
     let host = url.host().filter(|_| by_tls || url.scheme() == "http").map(|host| host.to_owned());
-    let (Some(host), Some(port)) = (host, url.port_or_known_default()) else {
-        return Err(ExchangeError::Url(url.to_string()));
-    };
+    let (Some(host), Some(port)) = (host, url.port_or_known_default()) else { return Err(wrong(&request)) };
     let place = format!("{host}:{port}");
-    let options = DialOptions { tls_only: false, tls: Some(Arc::clone(tls)) };
+    // The port is named where it is not the scheme's own.
+    let named = url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
+    let named = HeaderValue::from_str(&named).map_err(|_| wrong(&request))?;
+    request.headers_mut().entry(HOST).or_insert(named);
+    let target = request.uri().path_and_query().cloned();
+    *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    let options = DialOptions { tls_only: false, tls: tls.cloned() };
     let exchange = async {
         let io = connect(&host, port, by_tls.then_some(&options))
             .await
             .map_err(|source| ExchangeError::Connect { place: place.clone(), source })?;
-        let broken = |reason: String| ExchangeError::Http { place: place.clone(), reason };
-        let request = request(&question, &host.to_string(), url.port()).map_err(|error| broken(error.to_string()))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|error| broken(error.to_string()))?;
+        let broken =
+            |error: &dyn std::fmt::Display| ExchangeError::Http { place: place.clone(), reason: error.to_string() };
+        let opened = hyper::client::conn::http1::handshake(TokioIo::new(io)).await;
+        let (mut sender, connection) = opened.map_err(|error| broken(&error))?;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
-            let status = response.status().as_u16();
-            match Limited::new(response.into_body(), cap).collect().await {
-                Ok(body) => Ok(Answer { status, body: body.to_bytes() }),
+            let (head, body) = sender.send_request(request).await.map_err(|error| broken(&error))?.into_parts();
+            match Limited::new(body, cap).collect().await {
+                Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
                 Err(error) if error.is::<LengthLimitError>() => {
                     Err(ExchangeError::TooLong { place: place.clone(), cap })
                 }
-                Err(error) => Err(broken(error.to_string())),
+                Err(error) => Err(broken(&error)),
             }
         };
         let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
         tokio::select! {
             biased;
             answer = &mut exchange => answer,
+            // What it brought before it ended is still there.
             _ = &mut connection => exchange.await,
         }
     };
@@ -124,30 +145,24 @@ pub async fn ask(
     tokio::time::timeout(deadline, exchange).await.unwrap_or_else(timed_out)
 }
 
-fn request(question: &Question<'_>, host: &str, port: Option<u16>) -> Result<Request<Full<Bytes>>, http::Error> {
-    let url = question.url;
-    let target = match url.query() {
-        Some(query) => format!("{}?{query}", url.path()),
-        None => url.path().to_owned(),
-    };
-    // The port is named where it is not the scheme's own.
-    let host = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    let mut request = Request::builder()
-        .method(if question.form.is_some() { Method::POST } else { Method::GET })
-        .uri(target)
-        .header(HOST, host)
-        .header(ACCEPT, "application/json")
-        .header(USER_AGENT, "warren")
-        .header(CONNECTION, "close");
-    if let Some(authorization) = question.authorization {
-        let mut value = HeaderValue::from_str(authorization)?;
-        value.set_sensitive(true);
-        request = request.header(AUTHORIZATION, value);
+impl Question<'_> {
+    fn request(&self) -> Result<Request<Full<Bytes>>, http::Error> {
+        let mut request = Request::builder()
+            .method(if self.form.is_some() { Method::POST } else { Method::GET })
+            .uri(self.url.as_str())
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, "warren")
+            .header(CONNECTION, "close");
+        if let Some(authorization) = self.authorization {
+            let mut value = HeaderValue::from_str(authorization)?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if self.form.is_some() {
+            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        request.body(Full::new(Bytes::from(self.form.unwrap_or_default().to_owned())))
     }
-    if question.form.is_some() {
-        request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-    }
-    request.body(Full::new(Bytes::from(question.form.unwrap_or_default().to_owned())))
 }
 
 #[cfg(test)]

@@ -9,9 +9,8 @@
 //! | [`http_upgrade`] | connections that become something else, both ends |
 //! | [`web_socket`] | the same by WebSocket, and the pages that may open one |
 //! | [`noise_stream`], [`control_dial`] | the control channel as a stream, and how a node gets one |
-//! | [`exchange`] | one question to a web service that an operator named |
+//! | [`exchange`] | one question to somebody else's web service |
 //! | [`relay_stream`] | relay connections |
-//! | [`http_client`] | one exchange with somebody else's server |
 //! | [`tls`] | certificates and whom to trust |
 //! | [`certificates`] | what a listener shows, replaced while it runs |
 //! | [`acme`] | a certificate from an authority, and its renewal |
@@ -29,7 +28,6 @@ pub mod control_dial;
 mod door;
 pub mod exchange;
 pub mod files;
-pub mod http_client;
 pub mod http_upgrade;
 pub mod listener;
 pub mod local_socket;

@@ -14,7 +14,7 @@ use instant_acme::{
 
 use super::{AcmeConfig, AcmeError, Answers, Challenge};
 use crate::certificates::Certificates;
-use crate::{files, http_client};
+use crate::{exchange, files};
 
 /// Most bytes of an authority's answer.
 const LARGEST_ANSWER: usize = 1 << 20;
@@ -150,9 +150,7 @@ impl HttpClient for OurClient {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             let request = Request::from_parts(head, Full::new(body));
-            let exchange = http_client::exchange(request, None, LARGEST_ANSWER);
-            let answer = tokio::time::timeout(EXCHANGE_DEADLINE, exchange).await;
-            let answer = answer.map_err(|_| Error::Str("no answer in time"))?;
+            let answer = exchange::exchange(request, None, LARGEST_ANSWER, EXCHANGE_DEADLINE).await;
             let answer = answer.map_err(|error| Error::Other(Box::new(error)))?;
             Ok(BytesResponse::from(answer.map(Full::new)))
         })
