@@ -217,6 +217,12 @@ fn reply(code: u8) -> [u8; 10] {
 /// A reply with the address that the client is to use.
 fn reply_at(code: u8, addr: SocketAddr) -> Vec<u8> {
     let mut bytes = vec![VERSION, code, 0];
+    push_address(&mut bytes, addr);
+    bytes
+}
+
+/// Kind, address and port, as they stand in replies and in front of datagrams (RFC 1928 §6, §7).
+pub(crate) fn push_address(bytes: &mut Vec<u8>, addr: SocketAddr) {
     match addr.ip() {
         IpAddr::V4(ip) => {
             bytes.push(KIND_IPV4);
@@ -228,7 +234,6 @@ fn reply_at(code: u8, addr: SocketAddr) -> Vec<u8> {
         }
     }
     bytes.extend(addr.port().to_be_bytes());
-    bytes
 }
 
 fn code_of(error: DialError) -> u8 {

@@ -19,7 +19,7 @@ use crate::datagrams::{LONGEST, Outgoing};
 use crate::dialer::Dialer;
 use crate::event_loop::Input;
 use crate::inbox::Inbox;
-use crate::socks5::{KIND_IPV4, KIND_IPV6, KIND_NAME, Target, name_from};
+use crate::socks5::{KIND_IPV4, KIND_IPV6, KIND_NAME, Target, name_from, push_address};
 
 /// The mesh's side of an association.
 pub(crate) struct MeshPort {
@@ -135,17 +135,7 @@ fn parse(bytes: &[u8]) -> Option<(Target, &[u8])> {
 
 fn header(from: SocketAddr) -> Vec<u8> {
     let mut bytes = vec![0; 3];
-    match from.ip() {
-        IpAddr::V4(ip) => {
-            bytes.push(KIND_IPV4);
-            bytes.extend(ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            bytes.push(KIND_IPV6);
-            bytes.extend(ip.octets());
-        }
-    }
-    bytes.extend(from.port().to_be_bytes());
+    push_address(&mut bytes, from);
     bytes
 }
 
