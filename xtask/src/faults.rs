@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -33,21 +33,12 @@ pub fn run(list: &str, words: &[&str]) -> Result<()> {
         [name] => faults.iter().filter(|fault| fault.name == *name).collect(),
         other => bail!("faults takes --only N or the name of a fault, not {}", other.join(" ")),
     };
-    let done = plant_each(&faults);
-    // Cargo takes what was built from the copy for a build of the original, and would run its tests with the last fault.
-    for fault in &faults {
-        let original = std::fs::File::options().append(true).open(sh::root().join(&fault.file));
-        original.and_then(|file| file.set_modified(SystemTime::now())).context("mark a file as changed")?;
-    }
-    done
-}
-
-fn plant_each(faults: &[&Fault]) -> Result<()> {
     let copy = sh::target_dir()?.join("faults");
-    // The copy builds beside the original, so that what both depend on is built once.
-    let target = sh::target_dir()?;
+    // A folder of its own for what is built: cargo takes a build of the copy for one of the original, so in the same folder
+    // a run that is interrupted would leave a fault in the next `cargo run`.
+    let target = sh::target_dir()?.join("faults-built");
     let mut unseen = Vec::new();
-    for fault in faults {
+    for fault in &faults {
         refresh(&copy)?;
         plant(&copy, fault)?;
         let begun = Instant::now();
