@@ -1,6 +1,10 @@
 //! `cargo xtask lab <nat> <nat>`: a small internet for a person to play in.
 
-use anyhow::{Result, bail};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
 
 use crate::machine::{self, Machine};
 use crate::sh;
@@ -9,16 +13,53 @@ pub fn run(words: &[&str]) -> Result<()> {
     let [left, right] = words else {
         bail!("lab takes two kinds of router, for example: cargo xtask lab cone symmetric")
     };
-    Machine::prepare().namespaces.map_err(anyhow::Error::msg)?;
-    sh::run(sh::cargo().args(["build", "-p", "warren", "-p", "warren-helper", "-p", "warren-e2e"]))?;
+    let machine = Machine::prepare();
+    machine.namespaces.map_err(anyhow::Error::msg)?;
+    // The same choice of packages as the tests, which would otherwise build all dependencies once more.
+    sh::run(sh::cargo().args(["test", "--workspace", "--no-run"]))?;
     let metadata = sh::output(sh::cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    let bin = std::path::Path::new(metadata["target_directory"].as_str().unwrap_or("target")).join("debug");
-    sh::run(
-        machine::unshare()
-            .arg(bin.join("warren-playground"))
-            .args([left, right])
-            .env("WARREN_E2E", "1")
-            .env("WARREN_BIN_DIR", &bin),
-    )
+    let target = Path::new(metadata["target_directory"].as_str().unwrap_or("target")).to_path_buf();
+    let bin = target.join("debug");
+    let shells = target.join("lab");
+    std::fs::create_dir_all(&shells).with_context(|| format!("make the folder {}", shells.display()))?;
+    let mut laboratory = machine::unshare();
+    match machine.tun {
+        Ok(()) => _ = laboratory.env("WARREN_E2E_TUN", "1"),
+        Err(reason) => println!("the nodes run in user-space mode: {reason}"),
+    }
+    let mut laboratory = laboratory
+        .arg(bin.join("warren-playground"))
+        .args([left, right])
+        .env("WARREN_E2E", "1")
+        .env("WARREN_BIN_DIR", &bin)
+        .env("WARREN_LAB_SHELLS", &shells)
+        .spawn()
+        .context("start the laboratory")?;
+    write_entrance(&shells, laboratory.id())?;
+    let status = laboratory.wait()?;
+    std::fs::remove_dir_all(&shells).with_context(|| format!("remove the folder {}", shells.display()))?;
+    if status.success() { Ok(()) } else { bail!("the laboratory ended with {status}") }
+}
+
+/// Writes `enter`: it goes into the namespaces from another terminal and opens the shell on b (or on the machine that its
+/// argument names).
+fn write_entrance(shells: &Path, unshare: u32) -> Result<()> {
+    // The namespaces belong to what `unshare` started, not to itself.
+    let children = format!("/proc/{unshare}/task/{unshare}/children");
+    let inner = (0..100)
+        .find_map(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            std::fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse::<u32>().ok()
+        })
+        .context("the laboratory ended before it began")?;
+    let user = if machine::is_root() { "" } else { "--user --preserve-credentials " };
+    let file = shells.join("enter");
+    let text = format!(
+        "#!/bin/sh\nexec nsenter --target {inner} {user}--net --mount --pid '{}'/\"${{1:-b}}\"\n",
+        shells.join("inside").display()
+    );
+    std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700))?;
+    Ok(())
 }
