@@ -160,10 +160,13 @@ impl Presence {
         wall: UnixTime,
     ) {
         self.clones.stream_ended(node, channel);
-        let Some(present) = self.known.get(&node) else { return };
-        if present.sessions > 1 {
-            self.change(node, |present| present.sessions -= 1);
-            return;
+        match self.known.get(&node).map_or(0, |present| present.sessions) {
+            0 => return, // it began before the node was forgotten, or never did
+            1 => {}
+            _ => {
+                self.change(node, |present| present.sessions -= 1);
+                return;
+            }
         }
         self.change(node, |present| {
             present.sessions = 0;

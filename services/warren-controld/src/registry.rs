@@ -2,17 +2,23 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use warren_control::{Answer, AuthId, ChannelId, Command, Refusal, Snapshot, Waiting};
 use warren_wire::{DnsRecord, MapRequest, NodeId, RelayMap};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    inputs: mpsc::Sender<Input>,
-    ended: mpsc::UnboundedSender<(NodeId, ChannelId)>,
+    inputs: mpsc::UnboundedSender<Queued>,
+    room: Arc<Semaphore>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
 }
+
+/// What the writer is told, and the place that it takes in the queue until then. The end of a stream takes none: a guard
+/// that is dropped cannot wait.
+///
+/// There is one queue, so a stream never ends before it began, however early its client left.
+pub(crate) type Queued = (Input, Option<OwnedSemaphorePermit>);
 
 /// What the writer is told.
 #[derive(Debug)]
@@ -30,6 +36,11 @@ pub(crate) enum Input {
         channel: ChannelId,
         request: Box<MapRequest>,
         ready: oneshot::Sender<()>,
+    },
+    /// A stream that began has ended.
+    Ended {
+        node: NodeId,
+        channel: ChannelId,
     },
     /// A router gave a sign of life.
     Alive(NodeId),
@@ -70,8 +81,7 @@ pub enum CommandError {
 /// Ends of the channels that the writer holds.
 #[derive(Debug)]
 pub(crate) struct WriterEnds {
-    pub(crate) inputs: mpsc::Receiver<Input>,
-    pub(crate) ended: mpsc::UnboundedReceiver<(NodeId, ChannelId)>,
+    pub(crate) inputs: mpsc::UnboundedReceiver<Queued>,
     /// Routers that must show a sign of life.
     pub(crate) probes: mpsc::UnboundedSender<NodeId>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
@@ -83,14 +93,13 @@ const QUEUE: usize = 1024;
 impl Registry {
     /// The last is told of routers that must show a sign of life.
     pub(crate) fn new(first: Arc<Snapshot>) -> (Self, WriterEnds, mpsc::UnboundedReceiver<NodeId>) {
-        let (input_sender, inputs) = mpsc::channel(QUEUE);
-        // Bounded by the number of open streams.
-        let (ended_sender, ended) = mpsc::unbounded_channel();
+        // Bounded by the places in it and the number of open streams.
+        let (input_sender, inputs) = mpsc::unbounded_channel();
         let (publisher, snapshots) = watch::channel(first);
-        let registry = Self { inputs: input_sender, ended: ended_sender, snapshots };
+        let registry = Self { inputs: input_sender, room: Arc::new(Semaphore::new(QUEUE)), snapshots };
         // Bounded by the number of routers in a round, each asked for once in a while.
         let (probes, asked) = mpsc::unbounded_channel();
-        (registry, WriterEnds { inputs, ended, probes, snapshots: publisher }, asked)
+        (registry, WriterEnds { inputs, probes, snapshots: publisher }, asked)
     }
 
     /// Has a command decided and committed. Once this has an answer, so have all who start the server again.
@@ -135,7 +144,7 @@ impl Registry {
         let (ready, is_ready) = oneshot::channel();
         self.send(Input::Stream { node, channel, request: Box::new(request), ready }).await?;
         // From here on the stream counts, so whatever happens must end it.
-        let guard = StreamGuard { node, channel, ended: self.ended.clone() };
+        let guard = StreamGuard { node, channel, inputs: self.inputs.clone() };
         is_ready.await.map_err(|_| stopping())?;
         Ok(guard)
     }
@@ -178,7 +187,8 @@ impl Registry {
     }
 
     async fn send(&self, input: Input) -> Result<(), CommandError> {
-        self.inputs.send(input).await.map_err(|_| stopping())
+        let place = Arc::clone(&self.room).acquire_owned().await.map_err(|_| stopping())?;
+        self.inputs.send((input, Some(place))).map_err(|_| stopping())
     }
 }
 
@@ -191,11 +201,42 @@ fn stopping() -> CommandError {
 pub(crate) struct StreamGuard {
     node: NodeId,
     channel: ChannelId,
-    ended: mpsc::UnboundedSender<(NodeId, ChannelId)>,
+    inputs: mpsc::UnboundedSender<Queued>,
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let _ = self.ended.send((self.node, self.channel)); // no writer, no presence
+        let ended = Input::Ended { node: self.node, channel: self.channel };
+        let _ = self.inputs.send((ended, None)); // no writer, no presence
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use warren_control::rows::Rows;
+    use warren_control::{Control, Settings};
+
+    use super::*;
+    use crate::clock;
+
+    #[tokio::test]
+    async fn a_client_that_leaves_while_its_stream_waits_to_begin_ends_it_after_its_beginning() {
+        let settings = Settings::new("https://control.example", "control.example", "mesh.test");
+        let control = Control::from_rows(&Rows::default(), settings, clock::now()).expect("an empty registry");
+        let (registry, mut ends, _probes) = Registry::new(control.snapshot());
+        let begun = registry.begin_stream(NodeId(1), ChannelId(1), MapRequest::default());
+        // The writer does not come to it, and the client resets its request.
+        tokio::time::timeout(Duration::ZERO, begun).await.expect_err("nobody answers");
+        let mut order = Vec::new();
+        while let Ok((input, _)) = ends.inputs.try_recv() {
+            order.push(match input {
+                Input::Stream { .. } => "begins",
+                Input::Ended { .. } => "ends",
+                other => panic!("{other:?}"),
+            });
+        }
+        assert_eq!(order, ["begins", "ends"]);
     }
 }

@@ -12,12 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use warren_control::{
-    Answer, AuthId, Batch, ChannelId, Command, Control, Event, Refusal, RegisterAnswer, SoftRow, Staged,
-};
+use warren_control::{Answer, AuthId, Batch, Command, Control, Event, Refusal, RegisterAnswer, SoftRow, Staged};
 use warren_crypto::Random;
 use warren_store::{CommitError, Store};
-use warren_wire::NodeId;
 
 use crate::clock;
 use crate::registry::{CommandError, Input, Job, WriterEnds};
@@ -98,8 +95,7 @@ impl Writer {
             let deadline = self.deadline();
             tokio::select! {
                 () = clock::told(&mut shutdown) => break,
-                Some((node, channel)) = self.ends.ended.recv() => self.stream_ended(node, channel),
-                Some(input) = self.ends.inputs.recv() => self.take(input, &mut turn).await,
+                Some((input, _)) = self.ends.inputs.recv() => self.take(input, &mut turn).await,
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
             // Never in the way of the first after a pause; under load, the longer wait makes the larger batch.
@@ -107,11 +103,8 @@ impl Writer {
             if picture_due > clock::now() {
                 tokio::time::sleep_until(picture_due.into()).await;
             }
-            while let Ok((node, channel)) = self.ends.ended.try_recv() {
-                self.stream_ended(node, channel);
-            }
             while turn.count < LARGEST_BATCH
-                && let Ok(input) = self.ends.inputs.try_recv()
+                && let Ok((input, _)) = self.ends.inputs.try_recv()
             {
                 self.take(input, &mut turn).await;
             }
@@ -145,6 +138,10 @@ impl Writer {
                 self.soft_changed();
                 turn.ready.push(ready);
             }
+            Input::Ended { node, channel } => {
+                self.control.handle_stream_ended(node, channel, clock::now(), clock::wall());
+                self.soft_changed();
+            }
             Input::Alive(node) => self.control.handle_probe_answer(node),
             Input::ExtraRecords(records) => self.control.set_extra_records(records),
             Input::Relays(map) => self.control.set_relay_map(*map),
@@ -162,11 +159,6 @@ impl Writer {
                 let _ = reply.send(works.is_ok());
             }
         }
-    }
-
-    fn stream_ended(&mut self, node: NodeId, channel: ChannelId) {
-        self.control.handle_stream_ended(node, channel, clock::now(), clock::wall());
-        self.soft_changed();
     }
 
     fn soft_changed(&mut self) {
