@@ -108,10 +108,11 @@ impl Control {
         self.now = now;
         if self.state.registry.node(node).is_some() {
             self.presence.session_started(node, channel, now);
+            self.routers.handle_answer(node);
         }
     }
 
-    /// A map stream of `node` has ended. Every start has exactly one end, in any order.
+    /// A map stream of `node` has ended. Every start has exactly one end, and it comes after the start.
     pub fn handle_stream_ended(&mut self, node: NodeId, channel: ChannelId, now: Instant, wall: UnixTime) {
         self.now = now;
         let Some(row) = self.state.registry.node(node) else { return };

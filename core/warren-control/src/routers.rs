@@ -69,7 +69,7 @@ impl Routers {
             return false;
         }
         let networks_changed = old.map_or(&[][..], |old| &old.served) != new.served;
-        if !is_online {
+        if !is_online || new.served.is_empty() {
             // It gets the benefit of the doubt when it is back.
             self.unhealthy.remove(&node);
             self.asked.remove(&node);
@@ -92,14 +92,16 @@ impl Routers {
         let is_healthy = |node: &&NodeId| !self.unhealthy.contains(*node);
         let elected = |(prefix, nodes): (&Prefix, &BTreeSet<NodeId>)| {
             let present = self.primaries.get(prefix).filter(|node| nodes.contains(*node));
-            let keeps = present.filter(is_healthy).or_else(|| nodes.iter().find(is_healthy)).or(present);
+            let healthy = present.filter(is_healthy).or_else(|| nodes.iter().find(is_healthy));
+            // A missed sign of life is no reason to leave a network to nobody.
+            let keeps = healthy.or(present).or_else(|| nodes.first());
             keeps.map(|node| (*prefix, *node))
         };
         self.primaries = running.iter().filter_map(elected).collect();
-        let has_choice = !probing.every.is_zero() && running.values().any(|nodes| nodes.len() > 1);
+        let has_whom = !probing.every.is_zero() && !self.to_be_asked(&running).is_empty();
         self.next_round = match self.next_round {
-            Some(at) if has_choice => Some(at),
-            None if has_choice => Some(now + probing.every),
+            Some(at) if has_whom => Some(at),
+            None if has_whom => Some(now + probing.every),
             _ => None,
         };
         let mut serving = Serving::default();
@@ -110,6 +112,7 @@ impl Routers {
                 primary: networks().filter(primary).copied().collect(),
                 exits: candidate.served.iter().filter(|prefix| prefix.is_default_route()).copied().collect(),
                 standby: networks().filter(|prefix| !primary(prefix)).copied().collect(),
+                is_online: candidate.is_online,
                 is_healthy: candidate.is_online && !self.unhealthy.contains(node),
             };
             serving.by_node.insert(*node, served);
@@ -122,7 +125,7 @@ impl Routers {
         self.is_stale
     }
 
-    /// A sign of life.
+    /// A sign of life: an answer, or a stream that begins. What was asked over a stream that broke is not waited for.
     pub(crate) fn handle_answer(&mut self, node: NodeId) {
         self.asked.remove(&node);
         self.is_stale |= self.unhealthy.remove(&node);
@@ -136,8 +139,7 @@ impl Routers {
         }
         if self.next_round.is_some_and(|at| at <= now) {
             let running = self.running();
-            let contested = running.values().filter(|nodes| nodes.len() > 1).flatten();
-            let whom: BTreeSet<NodeId> = contested.copied().collect();
+            let whom = self.to_be_asked(&running);
             self.next_round = (!whom.is_empty()).then_some(now + probing.every);
             for node in whom {
                 self.asked.entry(node).or_insert(now + probing.answer_within);
@@ -153,6 +155,13 @@ impl Routers {
     /// A node that must show a sign of life.
     pub(crate) fn poll_probe(&mut self) -> Option<NodeId> {
         self.to_ask.pop_front()
+    }
+
+    /// Where there is a choice, all; and whoever fell silent, so that it is heard when it speaks again.
+    fn to_be_asked(&self, running: &BTreeMap<Prefix, BTreeSet<NodeId>>) -> BTreeSet<NodeId> {
+        let contested = running.values().filter(|nodes| nodes.len() > 1).flatten();
+        let silent = running.values().flatten().filter(|node| self.unhealthy.contains(*node));
+        contested.chain(silent).copied().collect()
     }
 
     /// Networks that are not default routes, with the nodes that are there to serve them.
@@ -232,6 +241,45 @@ mod tests {
         assert_eq!(asked(&mut routers), [1, 2], "an unhealthy one is asked again");
         routers.handle_answer(NodeId(1));
         assert_eq!(primary(&mut routers, late), Some(2), "healthy again, and no reason to change back");
+    }
+
+    #[test]
+    fn a_silent_router_serves_alone_when_the_others_go_and_is_asked_on() {
+        let (mut routers, now) = start();
+        for node in [1, 2] {
+            routers.set(NodeId(node), vec![net("10.0.0.0/24")], true);
+        }
+        primary(&mut routers, now);
+        let round = now + Duration::from_secs(10);
+        routers.handle_timeout(PROBING, round);
+        routers.handle_answer(NodeId(2));
+        routers.handle_timeout(PROBING, round + Duration::from_secs(5));
+        assert_eq!(primary(&mut routers, round), Some(2), "the first missed one sign of life");
+        asked(&mut routers);
+        routers.set(NodeId(2), Vec::new(), true);
+        assert_eq!(primary(&mut routers, round), Some(1), "better than nobody");
+        routers.handle_timeout(PROBING, round + Duration::from_secs(10));
+        assert_eq!(asked(&mut routers), [1]);
+        routers.handle_answer(NodeId(1));
+        primary(&mut routers, round);
+        assert_eq!(routers.poll_timeout(), None, "and not any more once it has answered");
+    }
+
+    #[test]
+    fn a_router_that_serves_again_is_not_held_to_what_it_missed() {
+        let (mut routers, now) = start();
+        for node in [1, 2] {
+            routers.set(NodeId(node), vec![net("10.0.0.0/24")], true);
+        }
+        primary(&mut routers, now);
+        let round = now + Duration::from_secs(10);
+        routers.handle_timeout(PROBING, round);
+        routers.handle_answer(NodeId(2));
+        routers.handle_timeout(PROBING, round + Duration::from_secs(5));
+        routers.set(NodeId(1), Vec::new(), true);
+        routers.set(NodeId(1), vec![net("10.0.0.0/24")], true);
+        let serving = routers.elect(PROBING, round).expect("it was stale");
+        assert!(serving.of(NodeId(1)).expect("a router").is_healthy);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Served {
     pub exits: Vec<Prefix>,
     /// Networks for which another was elected, or nobody.
     pub(crate) standby: Vec<Prefix>,
+    /// It is there.
+    pub(crate) is_online: bool,
     /// It is there, and shows signs of life where it is asked for them.
     pub(crate) is_healthy: bool,
 }
@@ -73,12 +75,17 @@ impl Serving {
     /// The networks behind `peer` that a viewer sends to it, by how it may use each.
     pub(crate) fn used(&self, peer: NodeId, served: &Served, way: impl Fn(Prefix) -> RouteUse) -> Vec<Prefix> {
         let is_healthy = |node: &&NodeId| self.of(**node).is_some_and(|served| served.is_healthy);
+        let is_online = |node: &&NodeId| self.of(**node).is_some_and(|served| served.is_online);
+        let first_of = |nodes: &[NodeId]| {
+            // As in an election: one that fell silent is better than nobody.
+            nodes.iter().find(is_healthy).or_else(|| nodes.iter().find(is_online)) == Some(&peer)
+        };
         let active = served.active().map(|route| (route, true));
         let all = active.chain(served.standby.iter().map(|route| (*route, false)));
         let is_used = |(route, is_active): (Prefix, bool)| match way(route) {
             RouteUse::Never => false,
             RouteUse::IfPrimary => is_active,
-            RouteUse::FirstOf(nodes) => nodes.iter().find(is_healthy) == Some(&peer),
+            RouteUse::FirstOf(nodes) => first_of(&nodes),
         };
         let mut used: Vec<Prefix> = all.filter(|one| is_used(*one)).map(|(route, _)| route).collect();
         used.sort_unstable();

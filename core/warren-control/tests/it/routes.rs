@@ -107,6 +107,29 @@ fn the_other_router_takes_over_when_the_first_goes_or_falls_silent() {
 }
 
 #[test]
+fn a_router_that_reconnects_while_it_is_asked_keeps_its_networks() {
+    let (mut world, [a, first, second]) = three();
+    let mut client = Client::of(&mut world, a);
+    for router in [first, second] {
+        announce(&mut world, router, &["10.50.0.0/24"]);
+        approve(&mut world, router, &["10.50.0.0/24"]);
+    }
+    world.pass(Duration::from_secs(10));
+    while let Some(asked) = world.control.poll_probe() {
+        if asked == second {
+            world.control.handle_probe_answer(asked);
+        }
+    }
+    // The first was asked over a stream that broke just then.
+    world.control.handle_stream_ended(first, CHANNEL, world.now, world.wall);
+    world.pass(Duration::from_secs(2));
+    world.control.handle_stream_started(first, CHANNEL, world.now);
+    world.pass(Duration::from_secs(4));
+    assert_eq!(behind(&mut client, &world, first).0, "10.50.0.0/24");
+    assert_eq!(behind(&mut client, &world, second).0, "");
+}
+
+#[test]
 fn an_exit_node_is_approved_by_either_half_and_offered_whole() {
     let (mut world, [a, e, _]) = three();
     let mut client = Client::of(&mut world, a);
