@@ -30,6 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// More endpoints than any host has; bounds what one node can make all others read.
 const MOST_ENDPOINTS: usize = 64;
 
+/// The largest number that every client can read: a stock one on a 32-bit machine discards a whole map for a larger one.
+const LARGEST_NUMBER: u32 = i32::MAX as u32;
+
 /// What is known of one node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Present {
@@ -81,8 +84,8 @@ impl Presence {
             let present = Present {
                 disco: row.disco,
                 endpoints: row.endpoints.clone(),
-                hostinfo: Arc::clone(&row.hostinfo),
-                capability: row.capability,
+                hostinfo: Arc::new(readable(Hostinfo::clone(&row.hostinfo))),
+                capability: row.capability.min(CapabilityVersion(LARGEST_NUMBER)),
                 last_seen: row.last_seen,
                 ..Present::default()
             };
@@ -124,7 +127,7 @@ impl Presence {
         self.change(node, |present| {
             present.disco = request.disco_key.or(present.disco);
             present.endpoints = endpoints;
-            present.capability = request.version;
+            present.capability = request.version.min(CapabilityVersion(LARGEST_NUMBER));
             if let Some(hostinfo) = &request.hostinfo {
                 hear_hostinfo(present, hostinfo);
             }
@@ -134,7 +137,7 @@ impl Presence {
     /// Takes in what a registration says.
     pub(crate) fn hear_hostinfo(&mut self, node: NodeId, hostinfo: &Hostinfo, capability: CapabilityVersion) -> bool {
         self.change(node, |present| {
-            present.capability = capability;
+            present.capability = capability.min(CapabilityVersion(LARGEST_NUMBER));
             hear_hostinfo(present, hostinfo);
         })
     }
@@ -264,13 +267,21 @@ pub(crate) fn is_connected(known: &Table<NodeId, Arc<Present>>, node: NodeId) ->
 }
 
 fn hear_hostinfo(present: &mut Present, hostinfo: &Hostinfo) {
-    let mut new = hostinfo.clone();
+    let mut new = readable(hostinfo.clone());
     if new.net_info.is_none() {
         new.net_info = present.hostinfo.net_info.clone(); // absent is "as before" (trap 40)
     }
     if new != *present.hostinfo {
         present.hostinfo = Arc::new(new);
     }
+}
+
+/// Host facts without what would keep others from reading their maps.
+fn readable(mut hostinfo: Hostinfo) -> Hostinfo {
+    if let Some(net_info) = &mut hostinfo.net_info {
+        net_info.preferred_derp.take_if(|region| region.0 > LARGEST_NUMBER);
+    }
+    hostinfo
 }
 
 /// One deadline a node.

@@ -294,6 +294,30 @@ fn a_host_with_an_odd_name_spoils_no_map() {
     assert!(!text.contains('\\') && !text.contains("secret-log-id"), "{text}");
 }
 
+#[test]
+fn numbers_that_some_clients_cannot_read_are_shown_to_nobody() {
+    let (mut world, [a, b, _]) = three();
+    let mut request = update(2, "192.0.2.2:41641", Some(u32::MAX));
+    request.version = CapabilityVersion(u32::MAX);
+    world.control.handle_map_request(b, CHANNEL, &request, world.now);
+    world.control.publish();
+    let shown = |world: &mut World| {
+        let mut client = Client::of(world, a);
+        client.poll(world);
+        let peer = &client.held.as_ref().expect("a map").peers[&b];
+        (peer.cap.0, peer.home_derp)
+    };
+    let readable = (i32::MAX as u32, None);
+    assert_eq!(shown(&mut world), readable);
+    let mut soft = world.control.take_soft();
+    let row = soft.iter_mut().find(|row| row.node == b).expect("b's facts");
+    row.capability = request.version; // as a server that did not look wrote it
+    row.hostinfo = request.hostinfo.map(|hostinfo| std::sync::Arc::from(*hostinfo)).expect("set");
+    let rows = warren_control::Rows { soft, ..world.tables.rows() };
+    world.control = warren_control::Control::from_rows(&rows, settings(), world.now).expect("rows");
+    assert_eq!(shown(&mut world), readable);
+}
+
 /// All, nothing, one direction, a port more, own devices.
 const POLICIES: [&str; 6] = [
     "{}",
