@@ -99,7 +99,7 @@ impl Session {
             }
             Some(sent) => match changes_since(snapshot, sent.seq) {
                 Some(changes) => self.delta(snapshot, sent, me, &changes),
-                None => self.whole(snapshot, Some(&sent.visible), me),
+                None => self.whole(snapshot, Some(&sent), me),
             },
             None => self.whole(snapshot, None, me),
         };
@@ -112,19 +112,13 @@ impl Session {
         }
     }
 
-    fn whole(
-        &mut self,
-        snapshot: &Snapshot,
-        visible_before: Option<&NodeSet>,
-        me: Arc<WireNode>,
-    ) -> Option<MapResponse> {
+    fn whole(&mut self, snapshot: &Snapshot, before: Option<&Sent>, me: Arc<WireNode>) -> Option<MapResponse> {
         let map = snapshot.netmap_for(self.node).ok()?; // the one error was ruled out with `me`
         let mut response = full(&map, self.version);
         // Nothing of the client's goes to its vendor from a private server (trap 68).
         response.debug = Some(WireDebug { disable_log_tail: true, ..WireDebug::default() });
-        if let (Some(before), true) = (visible_before, response.peers.is_empty()) {
-            // An empty list of peers would mean "unchanged" (trap 32).
-            response.peers_removed = before.iter().filter(|peer| *peer != self.node).collect();
+        if let Some(before) = before {
+            self.take_back(before, &mut response);
         }
         self.sent = Some(Sent {
             seq: snapshot.seq,
@@ -140,6 +134,20 @@ impl Session {
             messages: snapshot.messages_for(self.node),
         });
         Some(response)
+    }
+
+    /// A client that holds a map takes what a whole one leaves out as "unchanged": so what it must not keep is named.
+    fn take_back(&self, before: &Sent, response: &mut MapResponse) {
+        if response.peers.is_empty() {
+            // Neither does an empty list of peers say anything (trap 32).
+            response.peers_removed = before.visible.iter().filter(|peer| *peer != self.node).collect();
+        }
+        response.ssh_policy.get_or_insert_default();
+        if self.version < CapabilityVersion::DISPLAY_MESSAGES {
+            response.health.get_or_insert_default();
+        } else {
+            response.display_messages.insert("*".to_owned(), None);
+        }
     }
 
     /// Cuts both maps down to what may differ and lets the protocol crate find the words.

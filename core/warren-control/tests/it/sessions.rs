@@ -15,6 +15,7 @@ const VERSION: CapabilityVersion = CapabilityVersion::OLDEST_SERVED;
 /// A client at the other end of a stream.
 pub struct Client {
     pub session: Session,
+    pub version: CapabilityVersion,
     pub held: Option<NetMap>,
 }
 
@@ -22,7 +23,7 @@ impl Client {
     pub fn of(world: &mut World, node: NodeId) -> Self {
         world.control.handle_stream_started(node, CHANNEL, world.now);
         world.control.publish();
-        Self { session: Session::new(node, world.node(node).node_key, VERSION), held: None }
+        Self { session: Session::new(node, world.node(node).node_key, VERSION), version: VERSION, held: None }
     }
 
     /// Takes what the stream says and checks the law.
@@ -40,7 +41,7 @@ impl Client {
         };
         fold(&mut self.held, message.clone(), world.wall).expect("a message that folds");
         let held = self.held.as_ref().expect("a map");
-        let truth = snapshot.netmap_for(self.session.node()).expect("a map").as_seen_by(VERSION);
+        let truth = snapshot.netmap_for(self.session.node()).expect("a map").as_seen_by(self.version);
         assert!(equivalent(held, &truth), "held {held:#?}\ntruth {truth:#?}");
         Some(message)
     }
@@ -252,6 +253,41 @@ fn a_stream_that_fell_far_behind_is_sent_a_whole_map() {
     assert_eq!(message.peers_removed, [b, c], "an empty list of peers would say nothing");
     assert!(client.held.as_ref().expect("a map").peers.is_empty());
     assert!(matches!(client.session.next(&first, world.wall), Next::Nothing), "older pictures say nothing");
+}
+
+#[test]
+fn what_a_stream_missed_takes_shells_and_messages_away_too() {
+    for version in [VERSION, CapabilityVersion::DISPLAY_MESSAGES] {
+        let (mut world, [a, ..]) = three();
+        let shells =
+            r#"{ "ssh": [{ "action": "accept", "src": ["ann@"], "dst": ["autogroup:self"], "users": ["root"] }] }"#;
+        world.ask(What::ReplacePolicy { text: shells.to_owned() }).expect("a policy");
+        world.control.handle_stream_started(a, CHANNEL, world.now);
+        world.control.handle_stream_started(a, ChannelId(2), world.now);
+        world.pass(Duration::from_secs(150));
+        let mut client = Client { session: Session::new(a, world.node(a).node_key, version), version, held: None };
+        client.poll(&world);
+        let told = |client: &Client| {
+            let held = client.held.as_ref().expect("a map");
+            let rules = held.ssh_policy.as_ref().map_or(0, |policy| policy.rules.len());
+            (rules, held.health.len() + held.display_messages.len())
+        };
+        assert_eq!(told(&client), (1, 1));
+        world.ask(What::ReplacePolicy { text: "{}".to_owned() }).expect("a policy");
+        world.control.handle_stream_ended(a, CHANNEL, world.now, world.wall);
+        world.pass(Duration::from_secs(700));
+        for n in 0..1100 {
+            world.control.handle_map_request(
+                a,
+                ChannelId(2),
+                &update(1, &format!("192.0.2.1:{}", n + 1), None),
+                world.now,
+            );
+            world.control.publish();
+        }
+        client.poll(&world);
+        assert_eq!(told(&client), (0, 0));
+    }
 }
 
 #[test]
