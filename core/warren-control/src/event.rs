@@ -22,6 +22,8 @@ pub enum Event {
     NodeRoutesChanged(NodeId),
     /// Its key has expired, or it logged out.
     NodeExpired(NodeId),
+    /// A key that had expired is good again.
+    NodeRenewed(NodeId),
     /// An operator let it into the network, or took that back.
     NodeApproved(NodeId),
     /// It is gone.
@@ -63,10 +65,13 @@ pub fn impact(event: &Event) -> Impact {
         Event::NodeAdded(node) => Impact::Reach(node.id),
         // A new key changes nothing about who may reach the node: addresses and owner stay.
         Event::NodeRekeyed(node) => Impact::PeersOf(node.id),
-        Event::NodeChanged(node) | Event::NodeExpired(node) => Impact::PeersOf(*node),
+        Event::NodeChanged(node) => Impact::PeersOf(*node),
         Event::NodeOwnerChanged(node)
         | Event::NodeRoutesChanged(node)
         | Event::NodeApproved(node)
+        // Its own map is empty as long as its key cannot be used.
+        | Event::NodeExpired(node)
+        | Event::NodeRenewed(node)
         | Event::NodeRemoved(node) => Impact::Reach(*node),
         // A policy may have named the person before they existed.
         Event::UserAdded(_) | Event::UserRemoved(_) => Impact::Everyone,

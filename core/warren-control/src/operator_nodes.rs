@@ -26,8 +26,13 @@ impl Staged {
             return Ok(Answer::Node(node));
         }
         self.note(now, format!("node:{}", id.0), expiry.to_rfc3339());
+        let was_expired = node.expired;
         let node = self.put_node(Node { expiry: Some(expiry), expired, ..Node::clone(&node) });
-        self.events.push(if expired { Event::NodeExpired(id) } else { Event::NodeChanged(id) });
+        self.events.push(match (was_expired, expired) {
+            (_, true) => Event::NodeExpired(id),
+            (true, false) => Event::NodeRenewed(id),
+            (false, false) => Event::NodeChanged(id),
+        });
         Ok(Answer::Node(node))
     }
 
@@ -37,8 +42,9 @@ impl Staged {
             return Ok(Answer::Node(node));
         }
         self.note(now, format!("node:{}", id.0), "");
+        let was_expired = node.expired;
         let node = self.put_node(Node { expiry: None, expired: false, ..Node::clone(&node) });
-        self.events.push(Event::NodeChanged(id));
+        self.events.push(if was_expired { Event::NodeRenewed(id) } else { Event::NodeChanged(id) });
         Ok(Answer::Node(node))
     }
 

@@ -377,6 +377,9 @@ impl Staged {
                 if approved && !old.approved {
                     self.events.push(Event::NodeApproved(old.id));
                 }
+                if old.expired {
+                    self.events.push(Event::NodeRenewed(old.id));
+                }
                 if old.owner != owner {
                     self.events.push(Event::NodeOwnerChanged(old.id));
                 }

@@ -143,9 +143,10 @@ impl Snapshot {
         shown.filter_map(extra).collect()
     }
 
-    /// Names and resolvers as one node is told them.
+    /// Names and resolvers as one node is told them: none before it is let in, and none after its key expired.
     pub(crate) fn dns_for(&self, node: NodeId) -> Arc<DnsConfig> {
         match self.registry.node(node) {
+            Some(_) if !self.reach.is_member(node) => Arc::default(),
             Some(row) => {
                 dns::for_node(&self.dns, row, self.present(node).map(|p| &**p), || self.reach.attributes_of(node))
             }

@@ -28,6 +28,8 @@ use crate::table::Table;
 pub(crate) struct Reach {
     /// All that an operator has not kept out.
     everyone: Arc<NodeSet>,
+    /// Those of them whose key is good. Only they are told anything of the network: peers, rules, names.
+    members: Arc<NodeSet>,
     who: Who,
     /// What the policy says of each node, also where everyone reaches everyone.
     compiled: Arc<Compiled>,
@@ -54,18 +56,25 @@ impl Reach {
             (!marks.is_empty()).then_some((node.id, marks))
         };
         let marks = Arc::new(registry.nodes().filter_map(marks).collect());
+        let all = || registry.nodes().filter(|node| node.approved);
         Self {
-            everyone: Arc::new(registry.nodes().filter(|node| node.approved).map(|node| node.id).collect()),
+            everyone: Arc::new(all().map(|node| node.id).collect()),
+            members: Arc::new(all().filter(|node| !node.expired).map(|node| node.id).collect()),
             marks,
             who,
             compiled: Arc::new(compiled),
         }
     }
 
+    /// Whether `node` was let in and its key has not expired.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        self.members.contains(node)
+    }
+
     /// Whom `node` sees; it may or may not be among them itself.
     pub(crate) fn visible_to(&self, node: NodeId) -> Arc<NodeSet> {
-        if !self.everyone.contains(node) {
-            return Arc::default(); // it waits for an operator
+        if !self.is_member(node) {
+            return Arc::default(); // it waits for an operator, or for its person to log in
         }
         match &self.who {
             Who::Everyone { .. } => Arc::clone(&self.everyone),
@@ -75,7 +84,7 @@ impl Reach {
 
     /// What may come in at `node`.
     pub(crate) fn filter_of(&self, node: NodeId) -> Arc<Vec<FilterRule>> {
-        if !self.everyone.contains(node) {
+        if !self.is_member(node) {
             return Arc::default();
         }
         match &self.who {
@@ -104,7 +113,11 @@ impl Reach {
 
     /// Who may open a shell on a node. `None`: the policy says nothing about shells.
     pub(crate) fn ssh_policy_for(&self, node: NodeId, server_url: &str) -> Option<SshPolicy> {
-        self.compiled.has_ssh().then(|| self.compiled.ssh_policy_for(node, server_url))
+        let policy = || match self.is_member(node) {
+            true => self.compiled.ssh_policy_for(node, server_url),
+            false => SshPolicy::default(), // lets nobody in
+        };
+        self.compiled.has_ssh().then(policy)
     }
 
     /// Whether the policy says anything about shells.
@@ -114,7 +127,8 @@ impl Reach {
 
     /// How a shell session is to be checked; `None`: not by a check.
     pub(crate) fn ssh_check(&self, from: NodeId, to: NodeId, user: &str) -> Option<SshCheck> {
-        self.compiled.ssh_check(from, to, user)
+        let both = self.is_member(from) && self.is_member(to);
+        both.then(|| self.compiled.ssh_check(from, to, user)).flatten()
     }
 }
 

@@ -17,7 +17,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use warren_control::{AuthId, CheckPeriod, Snapshot, SshCheck};
+use warren_control::{AuthId, CheckPeriod, Snapshot};
 use warren_io::answer::{self, Body};
 use warren_wire::NodeId;
 use warren_wire::ssh::SshAction;
@@ -141,14 +141,14 @@ pub(crate) async fn action(shared: Arc<Shared>, request: Request<Incoming>, mach
     }
     let is_person = snapshot.registry().node(session.from).is_some_and(|node| node.owner.user().is_some());
     let Some(check) = snapshot.ssh_check(session.from, session.to, &session.user).filter(|_| is_person) else {
-        return answer::json(&rejected("the policy of this network does not let you in"));
+        return answer::json(&rejected(NOT_BY_POLICY));
     };
     if shared.ssh_checks.has_passed(&session, check.period) {
         return answer::json(&check.accept);
     }
     let known = id.and_then(|id| Some((id, shared.ssh_checks.find(id, &session)?)));
     match known {
-        Some((id, verdict)) => answer::json(&wait(&shared, &session, id, verdict, check).await),
+        Some((id, verdict)) => answer::json(&wait(&shared, &session, id, verdict).await),
         None => {
             let id = AuthId::from_bytes(shared.seeds.fork().bytes());
             shared.ssh_checks.begin(id, session.clone());
@@ -159,25 +159,23 @@ pub(crate) async fn action(shared: Arc<Shared>, request: Request<Incoming>, mach
     }
 }
 
-async fn wait(
-    shared: &Shared,
-    session: &Session,
-    id: AuthId,
-    mut verdict: watch::Receiver<Option<bool>>,
-    check: SshCheck,
-) -> SshAction {
+async fn wait(shared: &Shared, session: &Session, id: AuthId, mut verdict: watch::Receiver<Option<bool>>) -> SshAction {
     let told = tokio::time::timeout(HELD_FOR, verdict.wait_for(Option::is_some)).await;
     match told {
         Ok(Ok(told)) if *told == Some(true) => {
             // One link lets in once; what else may follow is the period's to say.
             shared.ssh_checks.lock().waiting.remove(&id);
-            check.accept
+            // What was true when the person was asked need not be true any more.
+            let now = shared.registry.snapshot().ssh_check(session.from, session.to, &session.user);
+            now.map_or_else(|| rejected(NOT_BY_POLICY), |check| check.accept)
         }
         Ok(Ok(_)) => rejected("the check was refused"),
         // Pushed out by others: the node asks again and is given another link.
         Ok(Err(_)) | Err(_) => ask_again(shared, session, id),
     }
 }
+
+const NOT_BY_POLICY: &str = "the policy of this network does not let you in";
 
 fn ask_again(shared: &Shared, session: &Session, id: AuthId) -> SshAction {
     let user: String = url::form_urlencoded::byte_serialize(session.user.as_bytes()).collect();

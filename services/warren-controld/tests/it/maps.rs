@@ -1,6 +1,9 @@
 //! What nodes are told, and when.
 
 use http::StatusCode;
+use warren_api::admin::ExpireNode;
+use warren_crypto::NodeSecret;
+use warren_wire::netmap::NetMap;
 use warren_wire::{Endpoint, EndpointKind, MapRequest};
 
 use crate::client::{Machine, peers};
@@ -102,6 +105,30 @@ async fn a_node_that_is_deleted_sees_its_stream_end_and_its_peers_forget_it() {
     while of_b.next().await.is_some() {}
     let again = MapRequest { stream: true, ..b.map_request() };
     assert_eq!(b.post("/machine/map", &again).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_node_whose_key_has_expired_is_told_of_itself_alone_until_it_logs_in_again() {
+    let world = start().await;
+    let (a, mut b) = two(&world).await;
+    let (mut of_a, mut of_b) = (a.stream().await, b.stream().await);
+    of_b.until("a", |map| peers(map) == ["a"] && !map.filter_rules().is_empty()).await;
+    let id = of_b.map.as_ref().expect("seen").self_node.id.to_string();
+    world.admin.expire_node(&id, &ExpireNode::default()).await.expect("expired");
+    let is_alone = |map: &NetMap| map.peers.is_empty() && map.filter_rules().is_empty() && map.dns.domains.is_empty();
+    of_b.until("itself alone", |map| map.self_node.expired && is_alone(map)).await;
+    of_a.until("b expired", |map| map.peers.values().all(|peer| peer.expired)).await;
+    // Nor does it help to ask anew.
+    let mut map = b.stream().await;
+    map.until("a map", |_| true).await;
+    assert!(map.map.as_ref().is_some_and(is_alone) && map.last.peers.is_empty());
+
+    let key = world.join_key(true).await;
+    b.node = NodeSecret::from_seed([99; 32]);
+    b.join(&key).await;
+    let mut of_b = b.stream().await;
+    of_b.until("a", |map| peers(map) == ["a"] && !map.filter_rules().is_empty() && !map.self_node.expired).await;
+    of_a.until("b again", |map| map.peers.values().all(|peer| !peer.expired && peer.key == b.node.public())).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Shell sessions that need a check.
 
 use http::{Method, StatusCode};
+use warren_api::admin::ExpireNode;
 use warren_control::AuthId;
 use warren_wire::ssh::SshAction;
 
@@ -59,6 +60,17 @@ async fn a_session_is_held_until_somebody_allows_it_and_then_lets_in_for_the_per
     assert!(other_user.reject, "no rule lets in as this user");
     assert_eq!(ask(&from, FIRST).await, Err(StatusCode::NOT_FOUND), "only the node that is entered asks for itself");
     assert_eq!(ask(&to, "/machine/ssh/action/1/to/2").await, Err(StatusCode::BAD_REQUEST));
+}
+
+#[tokio::test]
+async fn a_node_whose_key_has_expired_is_told_of_nobody_who_may_come_in() {
+    let (world, [_, to]) = two().await;
+    let (again, id) = held(&ask(&to, FIRST).await.expect("an action"));
+    world.admin.expire_node("2", &ExpireNode::default()).await.expect("expired");
+    let (answer, approved) = tokio::join!(ask(&to, &again), world.admin.approve(&id));
+    approved.expect("the check is still there");
+    assert!(answer.expect("an action").reject);
+    assert!(ask(&to, FIRST).await.expect("an action").reject);
 }
 
 #[tokio::test]
