@@ -12,6 +12,7 @@ use crate::clones::ChannelId;
 use crate::command::{Command, What};
 use crate::dns;
 use crate::event::{Event, Impact, impact};
+use crate::operator_nodes::is_due;
 use crate::pending::{AuthId, Pending, Waiting};
 use crate::presence::{Presence, Present};
 use crate::records;
@@ -161,7 +162,7 @@ impl Control {
         }
         if now >= self.next_tick {
             self.next_tick = now + EXPIRY_TICK;
-            if self.state.registry.nodes().any(|node| !node.expired && node.is_expired(wall)) {
+            if self.state.registry.nodes().any(|node| is_due(node, wall)) {
                 self.asks.push_back(Command::by_server(What::ExpireDue));
             }
         }

@@ -20,14 +20,16 @@ use crate::staged::Staged;
 impl Staged {
     pub(crate) fn expire_node(&mut self, id: NodeId, at: Option<UnixTime>, now: UnixTime) -> Result<Answer, Refusal> {
         let node = self.node(id)?;
-        let expiry = at.unwrap_or(now).max(now);
-        let expired = expiry <= now;
-        if node.expired && expired {
+        let wanted = at.unwrap_or(now).max(now);
+        let expired = wanted <= now;
+        // A key that time has ended already did not end now.
+        let expiry = node.expiry.filter(|expiry| expired && *expiry <= now).unwrap_or(wanted);
+        if node.logged_out && expired {
             return Ok(Answer::Node(node));
         }
         self.note(now, format!("node:{}", id.0), expiry.to_rfc3339());
         let was_expired = node.expired;
-        let node = self.put_node(Node { expiry: Some(expiry), expired, ..Node::clone(&node) });
+        let node = self.put_node(Node { expiry: Some(expiry), expired, logged_out: expired, ..Node::clone(&node) });
         self.events.push(match (was_expired, expired) {
             (_, true) => Event::NodeExpired(id),
             (true, false) => Event::NodeRenewed(id),
@@ -43,7 +45,7 @@ impl Staged {
         }
         self.note(now, format!("node:{}", id.0), "");
         let was_expired = node.expired;
-        let node = self.put_node(Node { expiry: None, expired: false, ..Node::clone(&node) });
+        let node = self.put_node(Node { expiry: None, expired: false, logged_out: false, ..Node::clone(&node) });
         self.events.push(if was_expired { Event::NodeRenewed(id) } else { Event::NodeChanged(id) });
         Ok(Answer::Node(node))
     }
@@ -86,7 +88,7 @@ impl Staged {
         }
         self.note(now, format!("node:{}", id.0), format!("{owner:?}"));
         // Tagged nodes never expire; one whose key had expired is back (control-protocol.md §11.10).
-        self.put_node(Node { owner, expiry: None, expired: false, ..Node::clone(&node) });
+        self.put_node(Node { owner, expiry: None, expired: false, logged_out: false, ..Node::clone(&node) });
         self.events.push(Event::NodeOwnerChanged(id));
         self.approve_announced(id, now)
     }
@@ -166,12 +168,13 @@ impl Staged {
 
     /// Time does not write rows; this does, once per node, so that sessions hear of it like of any other change.
     pub(crate) fn expire_due(&mut self, now: UnixTime) -> Result<Answer, Refusal> {
-        let due: Vec<Arc<Node>> =
-            self.state.registry.nodes().filter(|node| !node.expired && node.is_expired(now)).cloned().collect();
+        let due: Vec<Arc<Node>> = self.state.registry.nodes().filter(|node| is_due(node, now)).cloned().collect();
         for node in due {
-            self.note(now, format!("node:{}", node.id.0), "key expired");
-            self.events.push(Event::NodeExpired(node.id));
-            self.put_node(Node { expired: true, ..Node::clone(&node) });
+            let expired = !node.expired;
+            let detail = if expired { "key expired" } else { "the clock was wrong: key has not expired" };
+            self.note(now, format!("node:{}", node.id.0), detail);
+            self.events.push(if expired { Event::NodeExpired(node.id) } else { Event::NodeRenewed(node.id) });
+            self.put_node(Node { expired, ..Node::clone(&node) });
         }
         Ok(Answer::Done)
     }
@@ -181,8 +184,18 @@ impl Staged {
         if !node.ephemeral || is_connected(&self.presence, id) {
             return Err(Refusal::Conflict(format!("node {} is not an ephemeral node that is away", id.0)));
         }
+        if node.kept_out {
+            // Forgotten, it would be a new device the next time, which nobody keeps out.
+            return Err(Refusal::Conflict(format!("node {} is kept out, which must not be forgotten", id.0)));
+        }
         self.note(now, format!("node:{}", id.0), node.name.clone());
         self.remove_node(id);
         Ok(Answer::Done)
     }
+}
+
+/// Whether the clock says otherwise of this key than its row. It may have been ahead for a while: what it alone expired is
+/// good again when it is right.
+pub(crate) fn is_due(node: &Node, now: UnixTime) -> bool {
+    !node.logged_out && node.expired != node.expiry.is_some_and(|expiry| expiry <= now)
 }

@@ -96,9 +96,9 @@ impl Staged {
         };
         let nodes: Vec<_> = self.state.registry.nodes().filter(|n| n.owner.user() == Some(user.id)).cloned().collect();
         self.note(now, format!("user:{}", user.id.0), cut(reason, LONGEST));
-        for node in nodes.iter().filter(|node| !node.expired) {
+        for node in nodes.iter().filter(|node| !node.logged_out) {
             let expiry = node.expiry.filter(|expiry| *expiry <= now).unwrap_or(now);
-            self.put_node(Node { expiry: Some(expiry), expired: true, ..Node::clone(node) });
+            self.put_node(Node { expiry: Some(expiry), expired: true, logged_out: true, ..Node::clone(node) });
             self.events.push(Event::NodeExpired(node.id));
         }
         // Groups give reach, and the person is in none any more.
@@ -109,11 +109,12 @@ impl Staged {
     /// An operator lets a node into the network, or keeps it out.
     pub(crate) fn approve_node(&mut self, id: NodeId, approved: bool, now: UnixTime) -> Result<Answer, Refusal> {
         let node = self.node(id)?;
-        if node.approved == approved {
+        let kept_out = !approved;
+        if (node.approved, node.kept_out) == (approved, kept_out) {
             return Ok(Answer::Node(node));
         }
         self.note(now, format!("node:{}", id.0), if approved { "let in" } else { "kept out" });
-        let node = self.put_node(Node { approved, ..Node::clone(&node) });
+        let node = self.put_node(Node { approved, kept_out, ..Node::clone(&node) });
         self.events.push(Event::NodeApproved(id));
         Ok(Answer::Node(node))
     }

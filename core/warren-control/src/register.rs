@@ -176,18 +176,18 @@ impl Staged {
     /// expiry to show to anybody, so the key expires now (trap 17).
     fn log_out(&mut self, node: &Arc<Node>, now: UnixTime) -> Answer {
         let target = format!("node:{}", node.id.0);
-        if node.ephemeral {
+        if node.ephemeral && !node.kept_out {
             self.note(now, target, "logged out, ephemeral");
             self.remove_node(node.id);
             return Answer::Register(RegisterAnswer::KeyExpired { node: None, user: None });
         }
-        let node = if node.is_expired(now) && node.expired {
+        let node = if node.logged_out {
             Arc::clone(node)
         } else {
             self.note(now, target, "logged out");
             let expiry = node.expiry.filter(|expiry| *expiry <= now).unwrap_or(now);
             self.events.push(Event::NodeExpired(node.id));
-            self.put_node(Node { expiry: Some(expiry), expired: true, ..Node::clone(node) })
+            self.put_node(Node { expiry: Some(expiry), expired: true, logged_out: true, ..Node::clone(node) })
         };
         self.key_expired(node)
     }
@@ -356,7 +356,6 @@ impl Staged {
     /// Makes or updates the node. The caller has made sure that it may.
     fn admit(&mut self, admission: Admission<'_>, now: UnixTime) -> Result<Answer, Refusal> {
         let Admission { machine, request, owner, ephemeral, registered, approved, until } = admission;
-        let approved = approved || !self.settings.device_approval;
         let node_key = request.node_key;
         let existing = self.same_node(machine, &owner, node_key, request.old_node_key);
         let holder = self.state.registry.node_by_key(&node_key);
@@ -367,13 +366,20 @@ impl Staged {
             // so the client is told to make one; it comes back at once with the same join key.
             return Ok(self.key_expired(Arc::clone(holder)));
         }
+        // Whom an operator has kept out, only an operator lets in: not even anew, as another person's device.
+        let is_kept_out = match &existing {
+            Some(old) => old.kept_out,
+            None => self.state.registry.nodes_of_machine(&machine).any(|node| node.kept_out),
+        };
+        let kept_out = is_kept_out && registered != Registered::Approved;
+        let approved = !kept_out && (approved || !self.settings.device_approval);
         let expiry = self.fresh_expiry(&owner, sooner(request.expiry, until), now);
         let hostname = cut(request.hostinfo.as_ref().map_or("", |hostinfo| hostinfo.hostname.as_str()), 255).to_owned();
         let node = match existing {
             Some(old) => {
                 let name = self.following_name(&old, &hostname);
                 // Whoever was let in before need not be let in again.
-                let approved = approved || old.approved;
+                let approved = approved || old.approved && !kept_out;
                 if approved && !old.approved {
                     self.events.push(Event::NodeApproved(old.id));
                 }
@@ -390,9 +396,11 @@ impl Staged {
                     hostname,
                     expiry,
                     expired: false,
+                    logged_out: false,
                     ephemeral,
                     registered,
                     approved,
+                    kept_out,
                     ..Node::clone(&old)
                 };
                 self.note(now, format!("node:{}", node.id.0), describe(&node, "came back as"));
@@ -416,9 +424,11 @@ impl Staged {
                     created: now,
                     expiry,
                     expired: false,
+                    logged_out: false,
                     ephemeral,
                     registered,
                     approved,
+                    kept_out,
                     approved_routes: BTreeSet::new(),
                     hides_endpoints: false,
                 };

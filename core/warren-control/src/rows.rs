@@ -149,6 +149,9 @@ pub struct Node {
     pub expiry: Option<UnixTime>,
     /// Whether `expiry` has passed and peers have been told. Follows `expiry` by the expiry tick.
     pub expired: bool,
+    /// It expired because it logged out, or because an operator or a provider said so: no clock brings it back, only a
+    /// login or an operator does.
+    pub logged_out: bool,
     /// Removed when it has been away for a while.
     pub ephemeral: bool,
     /// How it came in, the last time.
@@ -156,6 +159,8 @@ pub struct Node {
     /// An operator, a key or the settings have let it into the network. Until then it has an account of itself and
     /// nothing else: no peers, no relay. Stays once it is true, until an operator takes it back.
     pub approved: bool,
+    /// An operator has kept it out. Then nothing but an operator lets it in: no login, no key and no setting.
+    pub kept_out: bool,
     /// Routes that an operator or the policy has approved; served are those that the node also announces.
     pub approved_routes: BTreeSet<Prefix>,
     /// Peers are not told its underlay addresses: it is met through relays.

@@ -195,8 +195,8 @@ async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(
     let sql =
         "INSERT INTO nodes (id, machine_key, node_key, user_id, tags, name, name_chosen, hostname, v4, v6, created,
                                   expiry, expired, ephemeral, joined_with_key, approved_routes, hides_endpoints,
-                                  signed_in, approved)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                                  signed_in, approved, kept_out, logged_out)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     sqlx::query(sql)
         .bind(node.id.0)
         .bind(node.machine_key.to_string())
@@ -217,6 +217,8 @@ async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(
         .bind(node.hides_endpoints)
         .bind(node.registered == Registered::SignIn)
         .bind(node.approved)
+        .bind(node.kept_out)
+        .bind(node.logged_out)
         .execute(connection)
         .await?;
     Ok(())

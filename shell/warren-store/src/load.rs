@@ -149,9 +149,11 @@ fn node(row: &SqliteRow) -> Result<Arc<Node>, LoadError> {
         created: row.time("created")?,
         expiry: row.maybe_time("expiry")?,
         expired: row.plain("expired")?,
+        logged_out: row.plain("logged_out")?,
         ephemeral: row.plain("ephemeral")?,
         registered,
         approved: row.plain("approved")?,
+        kept_out: row.plain("kept_out")?,
         approved_routes: row.json("approved_routes")?,
         hides_endpoints: row.plain("hides_endpoints")?,
     }))

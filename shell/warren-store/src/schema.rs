@@ -10,7 +10,7 @@ pub(crate) struct Migration {
 }
 
 /// All steps in order; the first makes schema 1.
-pub(crate) const MIGRATIONS: [Migration; 3] = [
+pub(crate) const MIGRATIONS: [Migration; 4] = [
     Migration {
         up: include_str!("../schema/0001_registry.up.sql"),
         down: include_str!("../schema/0001_registry.down.sql"),
@@ -22,6 +22,10 @@ pub(crate) const MIGRATIONS: [Migration; 3] = [
     Migration {
         up: include_str!("../schema/0003_enrolment.up.sql"),
         down: include_str!("../schema/0003_enrolment.down.sql"),
+    },
+    Migration {
+        up: include_str!("../schema/0004_ended_by_whom.up.sql"),
+        down: include_str!("../schema/0004_ended_by_whom.down.sql"),
     },
 ];
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use warren_control::register::RegisterAnswer;
 use warren_control::rows::{Node, Owner, Registered, Sealed};
 use warren_control::{Answer, AuthId, Person, Refusal, Settings, Verdict, What};
-use warren_wire::UserId;
+use warren_crypto::UnixTime;
+use warren_wire::{LOGOUT_EXPIRY, RegisterRequest, UserId};
 
 use crate::world::*;
 
@@ -279,6 +280,33 @@ fn a_node_that_waits_for_an_operator_sees_nobody_and_is_seen_by_nobody() {
             "waits",
             "a key that spares nothing changes nothing"
         );
+    }
+}
+
+#[test]
+fn whoever_was_kept_out_comes_in_by_an_operator_alone() {
+    for device_approval in [false, true] {
+        let mut world = World::with(Settings { device_approval, ..settings() });
+        let ann = world.user("ann");
+        let bob = world.user("bob");
+        let spares = KeyKind { preapproved: true, ephemeral: true, ..REUSABLE };
+        let (anns, bobs) = (world.key(Some(ann), &[], spares), world.key(Some(bob), &[], spares));
+        let node = world.join(1, 11, &anns);
+        world.ask(What::ApproveNode { node: node.id, approved: false }).expect("kept out");
+        world.restart();
+        for (node_key, key) in [(11, None), (12, Some(anns.as_str())), (13, Some(bobs.as_str()))] {
+            assert_eq!(register_says(&mut world, 1, node_key, key), "waits", "{device_approval} {node_key}");
+        }
+        let past = |request: &mut RegisterRequest| request.expiry = Some(UnixTime::from_secs(LOGOUT_EXPIRY));
+        world.ask(register(1, 12, None, past)).expect("logged out");
+        world.pass(Duration::from_secs(24 * 3600));
+        assert_eq!(register_says(&mut world, 1, 14, Some(&anns)), "waits", "it was not forgotten");
+        world.ask(What::ApproveNode { node: node.id, approved: true }).expect("let in");
+        assert_eq!(register_says(&mut world, 1, 14, None), "in");
+        world.ask(What::ApproveNode { node: node.id, approved: false }).expect("kept out");
+        let id = visit(&mut world, 1, 15);
+        world.ask(What::ApproveRegistration { id, user: ann }).expect("let in");
+        assert_eq!(register_says(&mut world, 1, 15, None), "in");
     }
 }
 

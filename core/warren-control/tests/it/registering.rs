@@ -95,6 +95,27 @@ fn an_expired_node_must_show_a_key_that_is_good_now() {
 }
 
 #[test]
+fn what_a_clock_that_ran_ahead_expired_is_good_again_and_what_logged_out_is_not() {
+    let mut world = World::with(warren_control::Settings { key_lifetime: Some(24 * HOUR), ..settings() });
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], REUSABLE);
+    let nodes = [1, 2, 3].map(|machine| world.join(machine, machine + 10, &key).id);
+    let right = world.wall;
+    world.wall = right.saturating_add(1000 * HOUR);
+    world.pass(HOUR);
+    assert!(nodes.iter().all(|node| world.node(*node).expired));
+    let past = |request: &mut RegisterRequest| request.expiry = Some(UnixTime::from_secs(LOGOUT_EXPIRY));
+    check(&mut world, register(2, 12, None, past), "key expired");
+    world.ask(What::ExpireNode { node: nodes[2], at: None }).expect("granted");
+    world.restart();
+    world.wall = right;
+    world.pass(HOUR);
+    assert_eq!(nodes.map(|node| world.node(node).expired), [false, true, true]);
+    check(&mut world, register(1, 11, None, |_| {}), "in 1");
+    check(&mut world, register(2, 12, None, |_| {}), "key expired");
+}
+
+#[test]
 fn a_node_key_is_bound_to_its_machine() {
     let (mut world, key) = ann_is_in();
     let refused = "node exists with a different machine key";

@@ -1,0 +1,2 @@
+ALTER TABLE nodes DROP COLUMN logged_out;
+ALTER TABLE nodes DROP COLUMN kept_out;
