@@ -256,7 +256,16 @@ impl Staged {
         request: &RegisterRequest,
         now: UnixTime,
     ) -> Result<Answer, Refusal> {
-        let key = Arc::clone(auth_keys::find(&self.state.registry, text)?);
+        let key = match auth_keys::find(&self.state.registry, text) {
+            Ok(key) => Arc::clone(key),
+            Err(invalid) => {
+                // A container that starts again with the key that it joined with, which an operator has tidied away since:
+                // its node key and machine key are what lets it in, as they would without any key.
+                let known = self.state.registry.node_by_key(&request.node_key).cloned();
+                let node = known.filter(|node| !node.is_expired(now)).ok_or(invalid)?;
+                return self.come_back(&node, request, now);
+            }
+        };
         let owner = match (key.user, key.tags.is_empty()) {
             (Some(user), true) => Owner::User(user),
             _ => Owner::Tags(key.tags.clone()),
@@ -275,10 +284,10 @@ impl Staged {
             }
         }
         auth_keys::check(&key, now)?;
-        if let Owner::User(user) = &owner
-            && self.state.registry.sign_in(*user).is_some_and(|sign_in| sign_in.ended)
+        if let Some(user) = key.user
+            && self.state.registry.sign_in(user).is_some_and(|sign_in| sign_in.ended)
         {
-            // Somebody who was removed must not come back by a key that was made for them.
+            // Somebody who was removed must not come back by a key that is theirs, nor bring tagged machines in.
             return Err(RegisterRefusal::KeyRevoked.into());
         }
         if !requested_tags(request).is_empty() {

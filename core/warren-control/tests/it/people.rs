@@ -148,12 +148,14 @@ fn somebody_who_was_removed_is_logged_out_and_their_keys_let_nobody_in() {
     let node = enrol(&mut world, 1, 11, person("42", "ann@example.net"));
     let (ann, bob) = (owner(&node), world.user("bob"));
     let (anns, bobs) = (world.key(Some(ann), &[], REUSABLE), world.key(Some(bob), &[], REUSABLE));
+    let tagged = world.key(Some(ann), &["tag:web"], REUSABLE);
     world.join(2, 21, &bobs);
     world.ask(What::EndSignIn { user: ann, reason: "invalid_grant".into() }).expect("ended");
     assert!(world.node(node.id).expired);
     assert_eq!(register_says(&mut world, 1, 11, None), "log in again");
     assert_eq!(register_says(&mut world, 3, 31, Some(&anns)), "authkey revoked");
     assert_eq!(register_says(&mut world, 2, 21, None), "in");
+    assert_eq!(register_says(&mut world, 4, 41, Some(&tagged)), "authkey revoked", "nor as a machine of nobody's");
     let sign_in = world.control.registry().sign_in(ann).expect("there").clone();
     assert!(sign_in.ended && sign_in.refresh.is_none());
     world.restart();

@@ -79,6 +79,18 @@ fn a_restart_with_the_used_up_key_is_let_in_and_another_node_key_is_not() {
 }
 
 #[test]
+fn a_restart_with_a_key_that_was_deleted_since_is_let_in_and_nothing_else_is() {
+    let (mut world, key) = ann_is_in();
+    let id = world.control.registry().keys().next().expect("there").id;
+    world.ask(What::DeleteKey { key: id }).expect("gone");
+    check(&mut world, register(1, 11, Some(&key), |_| {}), "in 1");
+    check(&mut world, register(1, 12, Some(&key), |_| {}), "invalid pre auth key");
+    check(&mut world, register(2, 21, Some(&key), |_| {}), "invalid pre auth key");
+    world.ask(What::ExpireNode { node: warren_wire::NodeId(1), at: None }).expect("granted");
+    check(&mut world, register(1, 11, Some(&key), |_| {}), "invalid pre auth key");
+}
+
+#[test]
 fn an_expired_node_must_show_a_key_that_is_good_now() {
     let (mut world, key) = ann_is_in();
     let node = warren_wire::NodeId(1);
