@@ -14,8 +14,9 @@ use crate::dns;
 use crate::event::{Event, Impact, impact};
 use crate::operator_nodes::is_due;
 use crate::pending::{AuthId, Pending, Waiting};
-use crate::presence::{Presence, Present};
+use crate::presence::{Deadlines, Presence, Present};
 use crate::records;
+use crate::register::cut;
 use crate::registry::{Registry, RowsError};
 use crate::routers::Routers;
 use crate::routes::{self, Serving};
@@ -29,6 +30,10 @@ use crate::visibility::{self, Reach};
 /// How often keys are looked at for expiry. Clients know the time of expiry themselves; this is for what they cannot.
 const EXPIRY_TICK: Duration = Duration::from_secs(5);
 
+/// A node's name follows its host name at most this often: each time is a commit and a line of the audit table, and one
+/// machine that changes its mind all the time must not fill the disk.
+const FOLLOW_EVERY: Duration = Duration::from_secs(30);
+
 /// How many pictures a session may fall behind before it is sent a whole map: at 20 a second, 50 s.
 const MOST_TURNS: usize = 1024;
 
@@ -39,6 +44,8 @@ pub struct Control {
     state: Draft,
     presence: Presence,
     asks: VecDeque<Command>,
+    /// Nodes whose host name was followed a moment ago, and when it is looked at again.
+    followed: Deadlines,
     next_tick: Instant,
     published: Arc<Snapshot>,
     /// Nodes whose record may differ from the published one.
@@ -91,6 +98,7 @@ impl Control {
             state,
             presence,
             asks: VecDeque::new(),
+            followed: Deadlines::default(),
             next_tick: now,
             published: Arc::new(published),
             stale_nodes: BTreeSet::new(),
@@ -128,15 +136,13 @@ impl Control {
         if request.read_only {
             return false;
         }
-        let hostname = request.hostinfo.as_ref().map(|hostinfo| hostinfo.hostname.as_str()).unwrap_or_default();
-        if !hostname.is_empty() && crate::register::cut(hostname, 255) != row.hostname {
-            let what = What::FollowHostname { node, hostname: hostname.to_owned() };
-            self.asks.push_back(Command::by_server(what));
-        }
         let row = Arc::clone(row);
         self.now = now;
         let before = self.presence.get(node).cloned();
-        let is_new = self.presence.hear_request(node, channel, request, now);
+        let Some(is_new) = self.presence.hear_request(node, channel, request, now) else { return false };
+        if request.hostinfo.is_some() {
+            self.follow_hostname(node, now);
+        }
         let after = self.presence.get(node).map(|present| &**present);
         let announced = routes::announced(after);
         if is_new
@@ -146,6 +152,18 @@ impl Control {
             self.asks.push_back(Command::by_server(What::ApproveAnnounced { node }));
         }
         is_new
+    }
+
+    /// Asks for another name where the machine has another host name, unless that was asked for a moment ago.
+    fn follow_hostname(&mut self, node: NodeId, now: Instant) {
+        let (Some(row), Some(present)) = (self.state.registry.node(node), self.presence.get(node)) else { return };
+        let hostname = present.hostinfo.hostname.as_str();
+        if hostname.is_empty() || cut(hostname, 255) == row.hostname || self.followed.contains(node) {
+            return;
+        }
+        let what = What::FollowHostname { node, hostname: hostname.to_owned() };
+        self.asks.push_back(Command::by_server(what));
+        self.followed.set(node, now + FOLLOW_EVERY);
     }
 
     /// A router showed a sign of life after [`Control::poll_probe`] asked for one.
@@ -159,6 +177,9 @@ impl Control {
         self.routers.handle_timeout(self.settings.probing, now);
         for node in self.presence.handle_timeout(now) {
             self.asks.push_back(Command::by_server(What::RemoveAway { node }));
+        }
+        for node in self.followed.take_due(now) {
+            self.follow_hostname(node, now);
         }
         if now >= self.next_tick {
             self.next_tick = now + EXPIRY_TICK;
@@ -274,6 +295,22 @@ impl Control {
         self.asks.pop_front()
     }
 
+    /// What the server itself wanted ([`Control::poll_ask`]) was granted, but not committed: it is wanted still.
+    pub fn handle_not_committed(&mut self, command: Command) {
+        match command.what {
+            What::RemoveAway { node } => self.presence.watch_away(node, Duration::ZERO, self.now),
+            What::ApproveAnnounced { node } => {
+                let is_same =
+                    |ask: &Command| matches!(ask.what, What::ApproveAnnounced { node: other } if other == node);
+                if !self.asks.iter().any(is_same) {
+                    self.asks.push_back(command);
+                }
+            }
+            // The next tick finds what is due, and a host name is looked at again soon.
+            _ => {}
+        }
+    }
+
     /// A node that must show within [`crate::Probing::answer_within`] that it is there: ask it for a sign of life over its
     /// map stream, and say so when one came ([`Control::handle_probe_answer`]). Call until `None`.
     pub fn poll_probe(&mut self) -> Option<NodeId> {
@@ -283,7 +320,7 @@ impl Control {
     /// When [`Control::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Instant {
         let others = self.presence.poll_timeout().into_iter().chain(self.routers.poll_timeout());
-        others.fold(self.next_tick, Instant::min)
+        others.chain(self.followed.first()).fold(self.next_tick, Instant::min)
     }
 
     /// Soft facts to be stored, without haste: every second or so, and at the end. After a crash nodes say most of

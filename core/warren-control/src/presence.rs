@@ -104,7 +104,7 @@ impl Presence {
         self.known.clone()
     }
 
-    /// Takes in what a map request says. Returns whether anything is new.
+    /// Takes in what a map request says. Returns whether anything is new; `None` if it is not believed.
     ///
     /// The rules are control-protocol.md §6.2: a missing disco key, host or network facts keep what was; endpoints
     /// replace.
@@ -114,24 +114,25 @@ impl Presence {
         channel: ChannelId,
         request: &MapRequest,
         now: Instant,
-    ) -> bool {
+    ) -> Option<bool> {
         let is_believed = self.clones.hear(node, channel, request.disco_key, now);
         if !is_believed && self.doubled.insert(node) {
             self.change(node, |present| present.doubled = true);
         }
         if !is_believed {
-            return false;
+            return None;
         }
         let mut endpoints = request.typed_endpoints();
         endpoints.truncate(MOST_ENDPOINTS);
-        self.change(node, |present| {
+        let is_new = self.change(node, |present| {
             present.disco = request.disco_key.or(present.disco);
             present.endpoints = endpoints;
             present.capability = request.version.min(CapabilityVersion(LARGEST_NUMBER));
             if let Some(hostinfo) = &request.hostinfo {
                 hear_hostinfo(present, hostinfo);
             }
-        })
+        });
+        Some(is_new)
     }
 
     /// Takes in what a registration says.
@@ -286,13 +287,13 @@ fn readable(mut hostinfo: Hostinfo) -> Hostinfo {
 
 /// One deadline a node.
 #[derive(Debug, Default)]
-struct Deadlines {
+pub(crate) struct Deadlines {
     by_node: BTreeMap<NodeId, Instant>,
     in_order: BTreeSet<(Instant, NodeId)>,
 }
 
 impl Deadlines {
-    fn set(&mut self, node: NodeId, at: Instant) {
+    pub(crate) fn set(&mut self, node: NodeId, at: Instant) {
         self.cancel(node);
         self.by_node.insert(node, at);
         self.in_order.insert((at, node));
@@ -304,11 +305,15 @@ impl Deadlines {
         }
     }
 
-    fn first(&self) -> Option<Instant> {
+    pub(crate) fn contains(&self, node: NodeId) -> bool {
+        self.by_node.contains_key(&node)
+    }
+
+    pub(crate) fn first(&self) -> Option<Instant> {
         self.in_order.first().map(|(at, _)| *at)
     }
 
-    fn take_due(&mut self, now: Instant) -> Vec<NodeId> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<NodeId> {
         let mut due = Vec::new();
         while let Some((at, node)) = self.in_order.first().copied()
             && at <= now

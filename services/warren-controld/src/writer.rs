@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use warren_control::{Answer, AuthId, Batch, Command, Control, Event, Refusal, RegisterAnswer, SoftRow, Staged};
+use warren_control::{Actor, Answer, AuthId, Batch, Command, Control, Event, Refusal, RegisterAnswer, SoftRow, Staged};
 use warren_crypto::Random;
 use warren_store::{CommitError, Store};
 
@@ -232,6 +232,11 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, commands = jobs.len(), "a batch was not committed");
+                for (job, answer) in jobs.iter().zip(&answers) {
+                    if answer.is_ok() && job.command.actor == Actor::Server {
+                        self.control.handle_not_committed(job.command.clone());
+                    }
+                }
                 let unavailable = |answer| match answer {
                     Ok(_) => Err(CommandError::Unavailable(error.to_string())),
                     refused => refused,

@@ -198,11 +198,60 @@ fn two_machines_with_one_state_are_told_and_the_newest_is_believed() {
         let messages = &other.held.as_ref().expect("a map").health;
         assert!(messages.iter().any(|text| text.starts_with("Two machines use one identity")), "{messages:?}");
     }
+    // Nor does the name: only the one that is believed is followed.
+    for (channel, hostname) in [(second, "new"), (CHANNEL, "old")] {
+        let mut request = update(0, "192.0.2.2:41641", None);
+        request.hostinfo.as_mut().expect("set").hostname = hostname.to_owned();
+        world.control.handle_map_request(b, channel, &request, world.now);
+        world.pass(Duration::from_secs(40));
+    }
+    assert_eq!(world.node(b).hostname, "new");
     world.control.handle_stream_ended(b, CHANNEL, world.now, world.wall);
     world.pass(Duration::from_secs(700));
     poll_both(&world, &mut one, &mut other);
     assert!(other.held.as_ref().expect("a map").health.is_empty());
     assert!(one.held.as_ref().expect("a map").health.is_empty(), "nobody else's affair");
+}
+
+#[test]
+fn a_host_name_that_changes_all_the_time_is_followed_now_and_then_and_at_the_end() {
+    let (mut world, [a, ..]) = three();
+    let before = world.control.registry().revision().0;
+    for turn in 0..600 {
+        let mut request = update(1, "192.0.2.1:41641", None);
+        request.hostinfo.as_mut().expect("set").hostname = format!("name-{turn}");
+        world.control.handle_map_request(a, CHANNEL, &request, world.now);
+        world.pass(Duration::from_millis(100));
+    }
+    let commits = world.control.registry().revision().0 - before;
+    assert!((1..=3).contains(&commits), "{commits} commits in a minute");
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.node(a).name, "name-599");
+}
+
+#[test]
+fn what_the_server_wanted_and_could_not_commit_is_wanted_still() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], EPHEMERAL);
+    let [away, router] = [1, 2].map(|machine| world.join(machine, machine + 10, &key).id);
+    let policy = r#"{ "autoApprovers": { "routes": { "10.0.0.0/8": ["ann@"] } } }"#;
+    world.ask(What::ReplacePolicy { text: policy.to_owned() }).expect("a policy");
+    world.control.handle_stream_started(router, CHANNEL, world.now);
+    let mut request = update(1, "192.0.2.1:41641", None);
+    request.hostinfo.as_mut().expect("set").routable_ips = networks(1);
+    world.control.handle_map_request(router, CHANNEL, &request, world.now);
+    world.now += Duration::from_secs(24 * 3600);
+    world.control.handle_timeout(world.now, world.wall);
+    // The database takes none of it.
+    let lost: Vec<_> = std::iter::from_fn(|| world.control.poll_ask()).collect();
+    assert!(lost.len() >= 2);
+    for command in lost {
+        world.control.handle_not_committed(command);
+    }
+    world.pass(Duration::from_secs(60));
+    assert!(world.control.registry().node(away).is_none());
+    assert_eq!(world.node(router).approved_routes.len(), 1);
 }
 
 #[test]
