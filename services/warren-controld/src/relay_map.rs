@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a URL could not be fetched.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
+/// Stock clients on 32-bit machines read no larger number, and discard a whole map for one.
+const LARGEST_REGION: u32 = i32::MAX as u32;
+
 /// Where relays are described.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -82,6 +85,8 @@ pub struct Relays {
     /// Where the last good answers of URLs are kept.
     folder: PathBuf,
     of_urls: Vec<Regions>,
+    /// Whether each URL answered the last time.
+    answered: Vec<bool>,
     of_files: Vec<(Stamp, Regions)>,
 }
 
@@ -110,10 +115,18 @@ impl Relays {
         for path in &sources.files {
             of_files.push((Stamp::of(path), read(path)?));
         }
-        let mut relays =
-            Self { of_urls: vec![Regions::new(); sources.urls.len()], folder: folder.to_owned(), of_files, sources };
-        for at in 0..relays.sources.urls.len() {
-            if let Err(error) = relays.fetch(at).await {
+        let urls = sources.urls.len();
+        let mut relays = Self {
+            of_urls: vec![Regions::new(); urls],
+            answered: vec![false; urls],
+            folder: folder.to_owned(),
+            of_files,
+            sources,
+        };
+        for at in 0..urls {
+            let fetched = relays.fetch(at).await;
+            relays.answered[at] = fetched.is_ok();
+            if let Err(error) = fetched {
                 let kept = read(&relays.kept(at));
                 tracing::warn!(%error, is_kept = kept.is_ok(), "relay map; its last good answer is used if there is one");
                 relays.of_urls[at] = kept.unwrap_or_default();
@@ -125,6 +138,12 @@ impl Relays {
     /// All sources in one.
     pub fn map(&self) -> RelayMap {
         merge(&self.of_urls, self.of_files.iter().map(|(_, regions)| regions), self.sources.own.as_ref())
+    }
+
+    /// How long a URL is left alone now.
+    fn rest(&self, at: usize) -> Duration {
+        let refresh = self.sources.refresh;
+        if self.answered[at] { refresh } else { TRY_AGAIN.min(refresh) }
     }
 
     fn kept(&self, at: usize) -> PathBuf {
@@ -171,7 +190,8 @@ impl Relays {
 
 /// Keeps the relay map of the registry up to date. Ends with the registry; dropping it is all right at any time.
 pub(crate) async fn follow(mut relays: Relays, registry: Registry) {
-    let mut fetch_at = vec![tokio::time::Instant::now() + relays.sources.refresh; relays.sources.urls.len()];
+    let begun = tokio::time::Instant::now();
+    let mut fetch_at: Vec<_> = (0..relays.sources.urls.len()).map(|at| begun + relays.rest(at)).collect();
     let mut told = relays.map();
     loop {
         tokio::time::sleep(LOOK_EVERY.min(relays.sources.refresh)).await;
@@ -181,11 +201,11 @@ pub(crate) async fn follow(mut relays: Relays, registry: Registry) {
                 continue;
             }
             let fetched = relays.fetch(at).await;
-            if let Err(error) = &fetched {
+            relays.answered[at] = fetched.is_ok();
+            if let Err(error) = fetched {
                 tracing::warn!(%error, "the last good relays stay");
             }
-            let wait = if fetched.is_ok() { relays.sources.refresh } else { TRY_AGAIN.min(relays.sources.refresh) };
-            *due = tokio::time::Instant::now() + wait;
+            *due = tokio::time::Instant::now() + relays.rest(at);
         }
         let map = relays.map();
         if map == told {
@@ -243,8 +263,8 @@ fn parse(place: &str, bytes: &[u8]) -> Result<Regions, RelayMapError> {
         return Err(wrong("it has no \"Regions\"".to_owned()));
     };
     for (id, region) in &mut regions {
-        if id.0 == 0 {
-            return Err(wrong("region numbers begin at 1".to_owned()));
+        if id.0 == 0 || id.0 > LARGEST_REGION {
+            return Err(wrong(format!("region {id}: region numbers are 1 to {LARGEST_REGION}")));
         }
         let Some(region) = region else { continue };
         check(*id, region).map_err(wrong)?;
@@ -321,12 +341,24 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn a_url_that_did_not_answer_at_the_start_is_tried_again_soon() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let nobody = "http://127.0.0.1:1/".parse().expect("a URL");
+        let sources = Sources { urls: vec![nobody], refresh: Duration::from_secs(3 * 3600), ..Sources::default() };
+        let mut relays = Relays::open(sources, folder.path()).await.expect("no file is needed");
+        assert_eq!(relays.rest(0), TRY_AGAIN);
+        relays.answered[0] = true;
+        assert_eq!(relays.rest(0), Duration::from_secs(3 * 3600));
+    }
+
     #[test]
     fn what_clients_could_not_use_is_named() {
         for (text, part) in [
             ("[]", "x: "),
             ("{}", "no \"Regions\""),
-            (r#"{"Regions": {"0": null}}"#, "begin at 1"),
+            (r#"{"Regions": {"0": null}}"#, "numbers are 1 to"),
+            (r#"{"Regions": {"2147483648": {"Nodes": [{"HostName": "a"}]}}}"#, "numbers are 1 to"),
             (
                 r#"{"Regions": {"1": {"RegionID": 2, "Nodes": [{"HostName": "a"}]}}}"#,
                 "region 1 says that it is region 2",
