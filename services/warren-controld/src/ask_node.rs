@@ -124,14 +124,15 @@ impl Bells {
         newest.try_send(question).map_err(|_| AskError::NotConnected)
     }
 
-    fn open(&self, id: &str, machine: Option<MachinePublic>) -> Result<oneshot::Receiver<Bytes>, AskError> {
+    fn open(&self, id: &str, machine: Option<MachinePublic>) -> Result<Question, AskError> {
         let (reply, answer) = oneshot::channel();
         let mut inner = self.lock();
         if inner.open.len() >= MOST_OPEN {
             return Err(AskError::TooMany);
         }
         inner.open.insert(id.to_owned(), Open { machine, reply });
-        Ok(answer)
+        drop(inner);
+        Ok(Question { bells: self.clone(), id: id.to_owned(), answer })
     }
 
     /// Takes an answer in; whether somebody waits for it from there.
@@ -142,9 +143,19 @@ impl Bells {
         }
         inner.open.remove(id).is_some_and(|open| open.reply.send(answer).is_ok())
     }
+}
 
-    fn close(&self, id: &str) {
-        self.lock().open.remove(id);
+/// A question that is open; dropping it closes it, also where whoever asked has left.
+#[derive(Debug)]
+struct Question {
+    bells: Bells,
+    id: String,
+    answer: oneshot::Receiver<Bytes>,
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.bells.lock().open.remove(&self.id);
     }
 }
 
@@ -190,14 +201,12 @@ async fn put(
     ask: impl FnOnce(&str) -> PingRequest,
 ) -> Result<Bytes, AskError> {
     let id = hex(&shared.seeds.fork().bytes::<16>());
-    let answer = shared.bells.open(&id, machine)?;
-    let asked = shared.bells.ring(node, ask(&id));
-    let answered = match asked {
-        Ok(()) => tokio::time::timeout(within, answer).await.map_err(|_| AskError::Silent(within)),
-        Err(error) => Err(error),
-    };
-    shared.bells.close(&id);
-    answered?.map_err(|_| AskError::Silent(within))
+    let mut question = shared.bells.open(&id, machine)?;
+    shared.bells.ring(node, ask(&id))?;
+    match tokio::time::timeout(within, &mut question.answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) | Err(_) => Err(AskError::Silent(within)),
+    }
 }
 
 /// `HEAD /machine/ping-response?id=…` on the public port: 200 for an id that is waited for, 404 for any other.
@@ -248,12 +257,21 @@ mod tests {
     fn an_answer_counts_once_and_only_from_the_machine_that_was_asked() {
         let bells = Bells::default();
         let [asked, other] = [1, 2].map(|seed| Some(MachineSecret::from_seed([seed; 32]).public()));
-        let mut answer = bells.open("a", asked).expect("room");
+        let mut question = bells.open("a", asked).expect("room");
         assert!(!bells.answered("a", other, Bytes::new()) && !bells.answered("a", None, Bytes::new()));
         assert!(!bells.answered("b", asked, Bytes::new()));
         assert!(bells.answered("a", asked, Bytes::from_static(b"x")));
-        assert_eq!(answer.try_recv().expect("there"), "x");
+        assert_eq!(question.answer.try_recv().expect("there"), "x");
         assert!(!bells.answered("a", asked, Bytes::new()));
+    }
+
+    #[test]
+    fn a_question_whose_asker_left_is_closed() {
+        let bells = Bells::default();
+        for _ in 0..=MOST_OPEN {
+            drop(bells.open("a", None).expect("room"));
+        }
+        assert!(bells.lock().open.is_empty());
     }
 
     #[test]
