@@ -45,12 +45,13 @@ enum Who {
 
 impl Reach {
     pub(crate) fn new(policy: &Policy, registry: &Registry, known: &Table<NodeId, Arc<Present>>) -> Self {
-        let who = if policy.allows_all() {
-            Who::Everyone { rules: Arc::new(vec![FilterRule::allow_all()]) }
-        } else {
-            Who::Some
-        };
         let compiled = compile(policy, registry, known);
+        // Every node is told the same then, so one answer does.
+        let rules = || registry.nodes().find(|node| node.approved).map(|node| compiled.filter_for(node.id));
+        let who = match policy.allows_all() {
+            true => Who::Everyone { rules: Arc::new(rules().unwrap_or_default()) },
+            false => Who::Some,
+        };
         let marks = |node: &Arc<Node>| {
             let marks = Marks::new(&compiled.cap_map_for(node.id), compiled.peer_cap_map_for(node.id));
             (!marks.is_empty()).then_some((node.id, marks))

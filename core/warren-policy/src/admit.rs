@@ -1,7 +1,7 @@
 //! What can be said against a policy only where users and nodes are known.
 
 use crate::compile::Compiled;
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, MAX_COMPLAINTS};
 use crate::policy::Policy;
 use crate::sources::Resolver;
 use crate::tailnet::Tailnet;
@@ -35,13 +35,20 @@ impl Policy {
         let mut judge = Judge { policy: self, compiled: &compiled, tailnet, resolver: &mut resolver };
         for test in &self.extras.tests {
             judge.run(test, &mut failures);
+            if failures.len() >= MAX_COMPLAINTS {
+                break;
+            }
         }
         for test in &self.extras.ssh_tests {
+            if failures.len() >= MAX_COMPLAINTS {
+                break;
+            }
             test.run(&compiled.ssh, tailnet, &mut resolver, &mut failures);
         }
         if failures.is_empty() {
             return Ok(compiled);
         }
+        failures.truncate(MAX_COMPLAINTS);
         failures.sort_by_key(|failure| (failure.line, failure.column));
         Err(Diagnostics(failures))
     }

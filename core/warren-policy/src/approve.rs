@@ -22,7 +22,7 @@ pub(crate) struct AutoApprovers {
 }
 
 impl AutoApprovers {
-    pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints<'_>) -> AutoApprovers {
+    pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints) -> AutoApprovers {
         let path = "autoApprovers";
         let mut approvers = AutoApprovers::default();
         let section = document.section(path).and_then(|value| document::object(value, Names::Fields, path, complaints));
@@ -67,7 +67,7 @@ impl AutoApprovers {
     }
 }
 
-fn read_list(policy: &Policy, value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<Selector> {
+fn read_list(policy: &Policy, value: &Raw, path: &str, complaints: &mut Complaints) -> Vec<Selector> {
     let mut approvers = Vec::new();
     for (at, word) in document::texts(value, path, complaints) {
         let checked = match Selector::parse(word) {
@@ -109,17 +109,15 @@ impl Policy {
         false
     }
 
-    /// Whether this network behind `node` is approved without an operator. Default routes are the exit nodes' alone: a
-    /// `routes` entry for `0.0.0.0/0` approves neither them nor, by containing them, anything else.
+    /// Whether this network behind `node` is approved without an operator: an entry of `routes` approves what it contains.
+    /// Default routes are the exit nodes' alone: an entry for `0.0.0.0/0` approves every network but those.
     pub fn approves_route(&self, users: &[PolicyUser], node: &PolicyNode, route: Prefix) -> bool {
         let is_approver = |selector: &Selector| names_node(self, users, node, selector);
         if route.is_default_route() {
             return self.approvers.exit_node.iter().any(is_approver);
         }
         let containing = self.approvers.routes.iter().filter(|(prefix, _)| prefix.contains_prefix(&route));
-        containing
-            .filter(|(prefix, _)| !prefix.is_default_route())
-            .any(|(_, approvers)| approvers.iter().any(is_approver))
+        containing.flat_map(|(_, approvers)| approvers).any(is_approver)
     }
 
     /// Whether `node` may offer a service, named with its `svc:`, without an operator. `service_tags` are the tags that

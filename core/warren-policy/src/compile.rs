@@ -24,8 +24,7 @@ use crate::tailnet::{PolicyNode, Tailnet};
 pub struct Compiled {
     pub(crate) nodes: Vec<NodeFacts>,
     pub(crate) places: BTreeMap<NodeId, usize>,
-    pub(crate) allows_all: bool,
-    /// As in the policy.
+    /// As in the policy; if that says nothing of access, the one rule that this means.
     pub(crate) rules: Arc<[Rule]>,
     /// Distinct sources of rules.
     pub(crate) sources: Vec<Sources>,
@@ -93,11 +92,11 @@ impl Policy {
             is_exit: node.is_exit(),
             node: node.clone(),
         };
+        let rules = self.rules.clone().unwrap_or_else(|| Arc::from([Rule::of_no_policy()]));
         let mut compiled = Compiled {
             nodes: tailnet.nodes.iter().map(facts).collect(),
             places: tailnet.nodes.iter().enumerate().map(|(index, node)| (node.id, index)).collect(),
-            allows_all: self.rules.is_none(),
-            rules: self.rules.clone().unwrap_or_default(),
+            rules: Arc::clone(&rules),
             sources: Vec::new(),
             text_keys: Vec::new(),
             overlay: Vec::new(),
@@ -111,7 +110,7 @@ impl Policy {
         let mut resolver = Resolver::new(self, *tailnet);
         compiled.overlay = each_once(resolver.overlay_sources());
         let mut known = Known::default();
-        for (place, rule) in self.rules.iter().flat_map(|rules| rules.iter()).enumerate() {
+        for (place, rule) in rules.iter().enumerate() {
             compiled.add(place, rule, &mut known, &mut resolver);
         }
         compiled.ssh = SshTable::new(self, &self.extras.ssh, tailnet, &mut resolver);

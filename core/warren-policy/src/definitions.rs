@@ -1,6 +1,6 @@
 //! The sections that give things names: `groups`, `hosts`, `ipsets`, `tagOwners`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use warren_ip::{IpRange, IpRanges};
 
@@ -12,8 +12,11 @@ use crate::rewrites;
 use crate::selector::{Autogroup, Selector, parse_address};
 use crate::sources::internet;
 
+/// What all sets of a policy may hold together. Sets that build on each other grow with the square of their lines.
+const MOST_RANGES: usize = 1_000_000;
+
 impl Policy {
-    pub(crate) fn read_groups(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+    pub(crate) fn read_groups(&mut self, document: &Document, complaints: &mut Complaints) {
         let Some(value) = document.section("groups") else { return };
         if let Kind::List(elements) = &value.kind {
             complaints.note(value.at, "groups", "a list of groups is read as {\"group:NAME\": [MEMBERS], …}");
@@ -48,7 +51,7 @@ impl Policy {
     }
 
     /// `{name: web, members: [ann@example.com]}`.
-    fn read_listed_group(&mut self, element: &Raw, index: usize, complaints: &mut Complaints<'_>) {
+    fn read_listed_group(&mut self, element: &Raw, index: usize, complaints: &mut Complaints) {
         let path = format!("groups[{index}]");
         let (mut name, mut members) = (None, None);
         for field in document::object(element, Names::Fields, &path, complaints).unwrap_or_default() {
@@ -69,7 +72,7 @@ impl Policy {
         }
     }
 
-    pub(crate) fn read_hosts(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+    pub(crate) fn read_hosts(&mut self, document: &Document, complaints: &mut Complaints) {
         let Some(value) = document.section("hosts") else { return };
         let Some(fields) = document::object(value, Names::Given, "hosts", complaints) else { return };
         for field in fields {
@@ -90,7 +93,7 @@ impl Policy {
     }
 
     /// Sets are lists of `add` and `remove` in order, and may build on each other in any order of the text.
-    pub(crate) fn read_ip_sets(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+    pub(crate) fn read_ip_sets(&mut self, document: &Document, complaints: &mut Complaints) {
         let Some(value) = document.section("ipsets") else { return };
         let Some(fields) = document::object(value, Names::Given, "ipsets", complaints) else { return };
         let mut waiting: BTreeMap<String, Vec<Step>> = BTreeMap::new();
@@ -122,11 +125,7 @@ impl Policy {
                 }
             }
         }
-        while let Some(name) = waiting.iter().find(|(_, steps)| self.is_ready(steps)).map(|(name, _)| name.clone()) {
-            let steps = waiting.remove(&name).unwrap_or_default();
-            let set = self.fold_steps(&steps);
-            self.ip_sets.insert(name, set);
-        }
+        self.fold_ready(&mut waiting, complaints);
         // What is left waits for itself or for something unknown; the latter was complained of.
         for (name, steps) in waiting {
             if let Some(step) = steps.iter().find(|step| matches!(&step.target, Target::Set(_))) {
@@ -136,11 +135,41 @@ impl Policy {
         }
     }
 
-    fn is_ready(&self, steps: &[Step]) -> bool {
-        steps.iter().all(|step| match &step.target {
-            Target::Set(name) => self.ip_sets.contains_key(name),
-            Target::Ranges(_) => true,
-        })
+    /// Makes every set whose parts are there, and takes it from those that wait.
+    fn fold_ready(&mut self, waiting: &mut BTreeMap<String, Vec<Step>>, complaints: &mut Complaints) {
+        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut missing: BTreeMap<String, usize> = BTreeMap::new();
+        for (name, steps) in waiting.iter() {
+            let parts: BTreeSet<&String> = steps.iter().filter_map(Step::set).collect();
+            missing.insert(name.clone(), parts.len());
+            parts.into_iter().for_each(|part| users.entry(part.clone()).or_default().push(name.clone()));
+        }
+        let mut ready: Vec<String> =
+            missing.iter().filter(|(_, count)| **count == 0).map(|(name, _)| name.clone()).collect();
+        let mut held = 0;
+        while let Some(name) = ready.pop() {
+            let steps = waiting.remove(&name).unwrap_or_default();
+            let set = self.fold_steps(&steps);
+            held += set.iter().count();
+            if held > MOST_RANGES {
+                let at = steps.first().map_or(0, |step| step.at);
+                complaints.add(
+                    at,
+                    format!("ipsets[{name:?}]"),
+                    format!("the sets hold more than {MOST_RANGES} ranges together"),
+                );
+                return;
+            }
+            self.ip_sets.insert(name.clone(), set);
+            for user in users.get(&name).into_iter().flatten() {
+                if let Some(count) = missing.get_mut(user) {
+                    *count -= 1;
+                    if *count == 0 {
+                        ready.push(user.clone());
+                    }
+                }
+            }
+        }
     }
 
     fn fold_steps(&self, steps: &[Step]) -> IpRanges {
@@ -162,23 +191,15 @@ impl Policy {
         set
     }
 
-    pub(crate) fn read_tag_owners(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+    pub(crate) fn read_tag_owners(&mut self, document: &Document, complaints: &mut Complaints) {
         let Some(value) = document.section("tagOwners") else { return };
         let Some(fields) = document::object(value, Names::Given, "tagOwners", complaints) else { return };
         let mut owned_by_tags = Vec::new();
         for field in fields {
             let name = &field.name;
             let path = format!("tagOwners[{name:?}]");
-            match name.strip_prefix("tag:") {
-                None => complaints.add(
-                    field.at,
-                    &path,
-                    format!("tag names start with 'tag:'; write {:?}", format!("tag:{name}")),
-                ),
-                Some(rest) if !rest.starts_with(|first: char| first.is_ascii_alphabetic()) => {
-                    complaints.add(field.at, "", format!("{path}: tag names must start with a letter, after 'tag:'"));
-                }
-                Some(_) => {}
+            if let Err(error) = check_tag(name) {
+                complaints.add(field.at, "", format!("{path}: {error}"));
             }
             let mut owners = Vec::new();
             for (at, word) in document::texts(&field.value, &path, complaints) {
@@ -216,7 +237,24 @@ impl Policy {
     }
 }
 
-fn read_members(value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<String> {
+/// The grammar of tags, in the field's words: `tailcfg.CheckTag` of the stock client refuses the same.
+fn check_tag(tag: &str) -> Result<(), String> {
+    let Some(name) = tag.strip_prefix("tag:") else {
+        return Err(format!("tags must start with 'tag:'; write {:?}", format!("tag:{tag}")));
+    };
+    if name.is_empty() {
+        return Err("tag names must not be empty".to_owned());
+    }
+    if !name.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return Err("tag names must start with a letter, after 'tag:'".to_owned());
+    }
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Err("tag names can only contain numbers, letters, or dashes".to_owned());
+    }
+    Ok(())
+}
+
+fn read_members(value: &Raw, path: &str, complaints: &mut Complaints) -> Vec<String> {
     let mut members = Vec::new();
     for (at, member) in document::texts(value, path, complaints) {
         match Selector::parse(member) {
@@ -250,6 +288,14 @@ enum Target {
 }
 
 impl Step {
+    /// The set that it adds or removes.
+    fn set(&self) -> Option<&String> {
+        match &self.target {
+            Target::Set(name) => Some(name),
+            Target::Ranges(_) => None,
+        }
+    }
+
     fn parse(text: &str, policy: &Policy) -> Result<Step, String> {
         let (removes, word) = match text.trim().split_once(char::is_whitespace) {
             None => (false, text.trim()),

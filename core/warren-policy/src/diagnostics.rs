@@ -1,6 +1,7 @@
 //! What is wrong with a policy, and where.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// One remark about one place of the text.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,30 +56,62 @@ impl Diagnostic {
 }
 
 /// Collects remarks with positions while a document is read.
-pub(crate) struct Complaints<'a> {
-    text: &'a str,
-    /// Where lines end, so that finding one is quick.
-    newlines: Vec<usize>,
+pub(crate) struct Complaints {
+    text: Arc<Text>,
+    /// How every complaint begins that does not already.
+    heading: &'static str,
     found: Vec<(usize, Diagnostic)>,
     notes: Vec<(usize, Diagnostic)>,
 }
 
+/// A text in which places can be shown.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Text {
+    text: String,
+    /// Where lines end, so that finding one is quick.
+    newlines: Vec<usize>,
+}
+
+/// A policy is long, and whoever prints a place does not mean all of it.
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Text({} bytes)", self.text.len())
+    }
+}
+
 /// A file with more mistakes than this is not one that somebody means to fix line by line.
-const MAX_COMPLAINTS: usize = 100;
+pub(crate) const MAX_COMPLAINTS: usize = 100;
 
 /// Longest excerpt, in characters.
 const MAX_EXCERPT: usize = 100;
 
-impl<'a> Complaints<'a> {
-    pub(crate) fn new(text: &'a str) -> Complaints<'a> {
+/// In bytes: of a line longer than this only what surrounds the place is looked at.
+const LONG_LINE: usize = 16 * MAX_EXCERPT;
+
+impl Complaints {
+    pub(crate) fn new(text: &str) -> Complaints {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
-        Complaints { text, newlines, found: Vec::new(), notes: Vec::new() }
+        let text = Arc::new(Text { text: text.to_owned(), newlines });
+        Complaints { text, heading: "", found: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Whatever is wrong from here on is said under this heading. Empty: under none.
+    pub(crate) fn set_heading(&mut self, heading: &'static str) {
+        self.heading = heading;
+    }
+
+    /// The text, for places that may have to be shown later.
+    pub(crate) fn text(&self) -> Arc<Text> {
+        Arc::clone(&self.text)
     }
 
     /// Something is wrong. `at`: byte offset into the text.
     pub(crate) fn add(&mut self, at: usize, path: impl fmt::Display, message: impl fmt::Display) {
         if self.found.len() < MAX_COMPLAINTS {
-            let diagnostic = self.diagnostic(at, path, message);
+            let mut diagnostic = self.text.diagnostic(at, path, message);
+            if !self.heading.is_empty() && !diagnostic.message.starts_with(self.heading) {
+                diagnostic.message = format!("{}: {}", self.heading, diagnostic.message);
+            }
             self.found.push((at, diagnostic));
         }
     }
@@ -86,14 +119,14 @@ impl<'a> Complaints<'a> {
     /// Something is accepted that the field writes differently.
     pub(crate) fn note(&mut self, at: usize, path: impl fmt::Display, message: impl fmt::Display) {
         if self.notes.len() < MAX_COMPLAINTS {
-            let diagnostic = self.diagnostic(at, path, message);
+            let diagnostic = self.text.diagnostic(at, path, message);
             self.notes.push((at, diagnostic));
         }
     }
 
     /// The line of a byte offset, from 1.
     pub(crate) fn line_of(&self, at: usize) -> usize {
-        self.newlines.partition_point(|newline| *newline < at) + 1
+        self.text.line_of(at)
     }
 
     /// The notes, in the order of the text.
@@ -110,14 +143,25 @@ impl<'a> Complaints<'a> {
         }
         Err(Diagnostics(in_order(self.found)))
     }
+}
 
-    /// A remark that is not made yet.
+impl Text {
+    fn line_of(&self, at: usize) -> usize {
+        self.newlines.partition_point(|newline| *newline < at) + 1
+    }
+
+    /// A remark about the place `at`, a byte offset.
     pub(crate) fn diagnostic(&self, at: usize, path: impl fmt::Display, message: impl fmt::Display) -> Diagnostic {
         let line = self.line_of(at);
         let start = line.checked_sub(2).and_then(|before| self.newlines.get(before)).map_or(0, |newline| newline + 1);
         let end = self.newlines.get(line - 1).copied().unwrap_or(self.text.len());
-        let whole = self.text.get(start..end).unwrap_or_default();
-        let before = self.text.get(start..at).unwrap_or_default().chars().count();
+        let column = self.text.get(start..at).unwrap_or_default().chars().count() + 1;
+        let is_long = end - start > LONG_LINE;
+        // A policy that a program wrote may be one line of megabytes.
+        let first = if is_long { self.boundary(start.max(at.saturating_sub(LONG_LINE / 2))) } else { start };
+        let last = if is_long { self.boundary(end.min(at.saturating_add(LONG_LINE / 2))) } else { end };
+        let whole = self.text.get(first..last).unwrap_or_default();
+        let before = self.text.get(first..at).unwrap_or_default().chars().count();
         // What a tab or a control character would do to the caret under it is not worth knowing.
         let shown: Vec<char> = whole.chars().map(|c| if is_plain(c) { c } else { ' ' }).collect();
         let margin = shown.iter().take(before).take_while(|c| **c == ' ').count();
@@ -126,12 +170,17 @@ impl<'a> Complaints<'a> {
         let excerpt: String = shown.iter().skip(first).take(MAX_EXCERPT).collect();
         Diagnostic {
             line,
-            column: before + 1,
+            column,
             path: path.to_string(),
             message: message.to_string(),
             excerpt: excerpt.trim_end().to_owned(),
             indent: before - first.min(before),
         }
+    }
+
+    /// The next byte offset, from `at` down, at which a character begins.
+    fn boundary(&self, at: usize) -> usize {
+        (0..=at).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or_default()
     }
 }
 

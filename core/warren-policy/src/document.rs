@@ -42,7 +42,7 @@ pub(crate) const SECTIONS: [&str; 18] = [
 
 impl Document {
     /// Reads a text. Complains of everything that is no section; `None` if it is no document at all.
-    pub(crate) fn parse(text: &str, complaints: &mut Complaints<'_>) -> Option<Document> {
+    pub(crate) fn parse(text: &str, complaints: &mut Complaints) -> Option<Document> {
         let root = if is_hujson(text) { parse_hujson(text, complaints)? } else { yaml::parse(text, complaints)? };
         let Kind::Object(fields) = root.kind else {
             complaints.add(root.at, "", "a policy is an object: { … }");
@@ -119,7 +119,7 @@ fn is_hujson(text: &str) -> bool {
     }
 }
 
-fn parse_hujson(text: &str, complaints: &mut Complaints<'_>) -> Option<Raw> {
+fn parse_hujson(text: &str, complaints: &mut Complaints) -> Option<Raw> {
     match parse_to_ast(text, &CollectOptions::default(), &STRICT) {
         Err(error) => complaints.add(error.range().start, "", format!("parsing HuJSON: {}", error.kind())),
         Ok(result) => match result.value {
@@ -168,7 +168,7 @@ pub(crate) fn object<'r>(
     value: &'r Raw,
     names: Names,
     path: &str,
-    complaints: &mut Complaints<'_>,
+    complaints: &mut Complaints,
 ) -> Option<Vec<&'r Field>> {
     let fields = match &value.kind {
         Kind::Object(fields) => fields,
@@ -195,7 +195,7 @@ pub(crate) fn object<'r>(
 }
 
 /// The value as a list; complains otherwise. `null` counts as absent, without complaint.
-pub(crate) fn list<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'_>) -> Option<&'r [Raw]> {
+pub(crate) fn list<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints) -> Option<&'r [Raw]> {
     match &value.kind {
         Kind::List(elements) => return Some(elements),
         Kind::Null => {}
@@ -206,7 +206,7 @@ pub(crate) fn list<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'
 }
 
 /// The value as text; complains otherwise.
-pub(crate) fn text<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'_>) -> Option<&'r str> {
+pub(crate) fn text<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints) -> Option<&'r str> {
     let text = value.text();
     if text.is_none() {
         complaints.add(value.at, path, "must be a string");
@@ -216,7 +216,7 @@ pub(crate) fn text<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'
 
 /// The texts of a list with their byte offsets; complains about anything else in it. A number is the word that it is
 /// written as: YAML needs no quotes around a port.
-pub(crate) fn texts<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<(usize, &'r str)> {
+pub(crate) fn texts<'r>(value: &'r Raw, path: &str, complaints: &mut Complaints) -> Vec<(usize, &'r str)> {
     let Some(elements) = list(value, path, complaints) else { return Vec::new() };
     let words = elements.iter().enumerate();
     words

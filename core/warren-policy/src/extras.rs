@@ -4,7 +4,7 @@ use crate::diagnostics::Complaints;
 use crate::document::Document;
 use crate::node_attrs::{self, NodeAttrs};
 use crate::policy::Policy;
-use crate::policy_tests::{self, PolicyTest};
+use crate::policy_tests::{self, FAILED, PolicyTest};
 use crate::ssh::{self, SshRule};
 use crate::ssh_tests::{self, SshTest};
 
@@ -23,20 +23,19 @@ const NOT_BUILT: [&str; 4] = ["attrConfig", "derpMap", "disableIPv4", "OneCGNATR
 
 impl Extras {
     /// Reads the sections. `policy` has its groups, hosts, sets, tags, postures and rules already.
-    pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints<'_>) -> Extras {
+    pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints) -> Extras {
         let node_attrs = node_attrs::read(policy, document, complaints);
         let mut not_built: Vec<String> =
             document.filled().filter(|name| NOT_BUILT.contains(name)).map(str::to_owned).collect();
         if node_attrs.iter().any(|entry| !entry.ip_pool.is_empty()) {
             not_built.push("nodeAttrs.ipPool".to_owned());
         }
-        Extras {
-            ssh: ssh::read(policy, document, complaints),
-            ssh_tests: ssh_tests::read(policy, document, complaints),
-            node_attrs,
-            tests: policy_tests::read(policy, document, complaints),
-            not_built,
-        }
+        let ssh = ssh::read(policy, document, complaints);
+        complaints.set_heading(FAILED);
+        let (ssh_tests, tests) =
+            (ssh_tests::read(policy, document, complaints), policy_tests::read(policy, document, complaints));
+        complaints.set_heading("");
+        Extras { ssh, ssh_tests, node_attrs, tests, not_built }
     }
 
     pub(crate) fn not_built(&self) -> &[String] {

@@ -25,9 +25,6 @@ impl Compiled {
     /// The packet filter of one node, in wire form. Empty means that nothing comes in, and so it is for an unknown node.
     pub fn filter_for(&self, node: NodeId) -> Vec<FilterRule> {
         let Some(place) = self.places.get(&node).copied() else { return Vec::new() };
-        if self.allows_all {
-            return vec![FilterRule::allow_all()];
-        }
         let own = self.own_of(place);
         let mut filter = Filter { compiled: self, place, facts: &self.nodes[place], merged: Merged::default() };
         for (order, resolved) in self.resolved.iter().enumerate() {

@@ -27,17 +27,14 @@ const OVERLAY_V4: &str = "100.64.0.0/10";
 /// Parts of it with another use: the network's own services, and ChromeOS's virtual machines.
 const RESERVED: [&str; 2] = ["100.100.100.0/24", "100.115.92.0/23"];
 
-/// Attributes that nodes read from each other's records, not from their own. control-protocol.md §8.13.
-const READ_BY_PEERS: [&str; 2] = [cap::SUGGEST_EXIT_NODE, cap::DNS_SUBDOMAIN_RESOLVE];
-
 /// Reads the section. `policy` has its groups, hosts and tags already.
-pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints<'_>) -> Vec<NodeAttrs> {
+pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints) -> Vec<NodeAttrs> {
     let entries = document.section("nodeAttrs").and_then(|value| document::list(value, "nodeAttrs", complaints));
     let entries = entries.unwrap_or_default().iter().enumerate();
     entries.filter_map(|(index, entry)| read_entry(policy, entry, &format!("nodeAttrs[{index}]"), complaints)).collect()
 }
 
-fn read_entry(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Option<NodeAttrs> {
+fn read_entry(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complaints) -> Option<NodeAttrs> {
     let mut attrs = NodeAttrs { targets: Vec::new(), caps: CapMap::new(), ip_pool: Vec::new() };
     for field in document::object(entry, Names::Fields, path, complaints)? {
         let value = &field.value;
@@ -54,7 +51,8 @@ fn read_entry(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complai
             "attr" => {
                 for (at, attr) in document::texts(value, &format!("{path}.attr"), complaints) {
                     if attr.trim().is_empty() {
-                        complaints.add(at, format!("{path}.attr"), "an attribute has a name");
+                        complaints.note(at, format!("{path}.attr"), "an attribute without a name gives nothing");
+                        continue;
                     }
                     attrs.caps.entry(attr.trim().to_owned()).or_default();
                 }
@@ -91,7 +89,7 @@ fn read_target(policy: &Policy, word: &str) -> Result<Selector, String> {
     }
 }
 
-fn read_app(value: &Raw, path: &str, caps: &mut CapMap, complaints: &mut Complaints<'_>) {
+fn read_app(value: &Raw, path: &str, caps: &mut CapMap, complaints: &mut Complaints) {
     for field in document::object(value, Names::Given, path, complaints).unwrap_or_default() {
         let arguments = match &field.value.kind {
             Kind::Null => Some(Vec::new()),
@@ -164,12 +162,13 @@ impl AttrTable {
         caps
     }
 
-    /// What others are told of it. It may be suggested as an exit only if it is one.
+    /// What others are told of it. Every exit may be suggested as one, whatever the policy says, and nothing else may.
     pub(crate) fn shown(&self, place: usize) -> CapMap {
         let mut caps = self.own(place);
-        caps.retain(|name, _| {
-            READ_BY_PEERS.contains(&name.as_str()) && (name != cap::SUGGEST_EXIT_NODE || self.exits.contains(place))
-        });
+        caps.retain(|name, _| name == cap::DNS_SUBDOMAIN_RESOLVE);
+        if self.exits.contains(place) {
+            caps.insert(cap::SUGGEST_EXIT_NODE.to_owned(), Vec::new());
+        }
         caps
     }
 }

@@ -143,7 +143,7 @@ impl Policy {
     }
 }
 
-fn look(value: &Raw, path: &str, directory: &Directory<'_>, complaints: &mut Complaints<'_>) {
+fn look(value: &Raw, path: &str, directory: &Directory<'_>, complaints: &mut Complaints) {
     match &value.kind {
         Kind::Text(word) => {
             // With or without ports.

@@ -122,7 +122,7 @@ impl Policy {
     }
 
     /// Definitions come first, because the other sections use them.
-    fn read(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+    fn read(&mut self, document: &Document, complaints: &mut Complaints) {
         self.read_groups(document, complaints);
         self.read_hosts(document, complaints);
         self.read_ip_sets(document, complaints);

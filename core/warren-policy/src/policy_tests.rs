@@ -46,13 +46,16 @@ pub(crate) struct Target {
 pub(crate) const FAILED: &str = "test(s) failed";
 
 /// Reads the section. `policy` has its groups, hosts, sets, tags and postures already.
-pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints<'_>) -> Vec<PolicyTest> {
+pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints) -> Vec<PolicyTest> {
     let entries = document.section("tests").and_then(|value| document::list(value, "tests", complaints));
     let entries = entries.unwrap_or_default().iter().enumerate();
     entries.filter_map(|(index, entry)| read_test(policy, entry, &format!("tests[{index}]"), complaints)).collect()
 }
 
-fn read_test(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Option<PolicyTest> {
+fn read_test(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complaints) -> Option<PolicyTest> {
+    if entry.is_null() {
+        complaints.add(entry.at, path, "must be an object: { … }");
+    }
     let (mut source, mut attributes, mut protocol, mut protocol_text) = (None, None, None, "");
     let (mut accept, mut deny) = (Vec::new(), Vec::new());
     for field in document::object(entry, Names::Fields, path, complaints)? {
@@ -78,7 +81,7 @@ fn read_test(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complain
         let message = format!("{FAILED}: test entry must have at least one of \"accept\" or \"deny\"");
         complaints.add(entry.at, path, message);
     }
-    let targets = |words: Vec<(usize, &str)>, name: &str, complaints: &mut Complaints<'_>| {
+    let targets = |words: Vec<(usize, &str)>, name: &str, complaints: &mut Complaints| {
         let mut targets = Vec::new();
         for (index, (at, word)) in words.into_iter().enumerate() {
             let path = format!("{path}.{name}[{index}]");
@@ -162,7 +165,7 @@ fn read_target(
 
 const NOT_ONE_HOST: &str = "test destination must be a single host, not a CIDR range";
 
-fn read_attributes(value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Option<BTreeMap<String, Attribute>> {
+fn read_attributes(value: &Raw, path: &str, complaints: &mut Complaints) -> Option<BTreeMap<String, Attribute>> {
     let path = format!("{path}.srcPostureAttrs");
     let mut attributes = BTreeMap::new();
     for field in document::object(value, Names::Given, &path, complaints)? {

@@ -107,7 +107,12 @@ pub(crate) fn parse_access(text: &str) -> Result<Access, String> {
     if ports.contains(':') {
         return Err(format!("expected only one colon in Internet protocol and port type, got: {text:?}"));
     }
-    let protocol = parse_protocol(protocol.trim())?;
+    // What a grant calls `*` is every usual protocol; of a protocol with no name it cannot tell what is meant.
+    let protocol = match protocol.trim() {
+        "*" => None,
+        "" => return Err(format!("empty protocol in {text:?}; leave the colon out for the usual protocols")),
+        protocol => parse_protocol(protocol)?,
+    };
     let ports = parse_ports(ports)?;
     if let Some(protocol) = protocol.filter(|protocol| !takes_ports(*protocol))
         && ports.iter().any(|range| *range != PortRange::ANY)

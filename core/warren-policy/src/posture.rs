@@ -94,7 +94,7 @@ fn version(text: &str) -> Option<Vec<u64>> {
 }
 
 impl Policy {
-    pub(crate) fn read_postures(&mut self, document: &Document, complaints: &mut Complaints<'_>) {
+    pub(crate) fn read_postures(&mut self, document: &Document, complaints: &mut Complaints) {
         if let Some(value) = document.section("postures")
             && let Some(fields) = document::object(value, Names::Given, "postures", complaints)
         {
@@ -114,7 +114,7 @@ impl Policy {
     }
 
     /// A list of names of postures, each of which must be defined.
-    pub(crate) fn read_posture_names(&self, value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<String> {
+    pub(crate) fn read_posture_names(&self, value: &Raw, path: &str, complaints: &mut Complaints) -> Vec<String> {
         let mut names = Vec::new();
         for (at, name) in document::texts(value, path, complaints) {
             if self.postures.contains_key(name) {
@@ -134,7 +134,7 @@ impl Policy {
 }
 
 /// A list of assertions, or an object that has them under `assertions` with what to tell a person under `onFailure`.
-fn read_posture(value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Posture {
+fn read_posture(value: &Raw, path: &str, complaints: &mut Complaints) -> Posture {
     let mut list = value;
     if matches!(value.kind, Kind::Object(_)) {
         for field in document::object(value, Names::Fields, path, complaints).unwrap_or_default() {

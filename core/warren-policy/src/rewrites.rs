@@ -40,19 +40,24 @@ const SYNONYMS: [(&str, &str); 15] = [
     ("tags", "tagOwners"),
 ];
 
-/// At most one letter added, lost, changed, or two that stand side by side exchanged.
+/// At most one letter added, lost, changed, or two that stand side by side exchanged. Makes no lists: it is asked of every
+/// name there is.
 fn are_close(a: &str, b: &str) -> bool {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let (short, long) = if a.len() <= b.len() { (&a, &b) } else { (&b, &a) };
-    if short.len() < 3 || long.len() - short.len() > 1 {
-        return false;
-    }
-    let same = short.iter().zip(long).take_while(|(a, b)| a == b).count();
-    if short.len() < long.len() {
-        return short[same..] == long[same + 1..];
-    }
-    let rest = |from: usize| short.get(from..) == long.get(from..);
-    rest(same + 1) || (short.get(same) == long.get(same + 1) && short.get(same + 1) == long.get(same) && rest(same + 2))
+    let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
+    let (Some(a_rest), Some(b_rest)) = (a.get(same..), b.get(same..)) else { return false };
+    let same_end = a_rest.chars().rev().zip(b_rest.chars().rev()).take_while(|(a, b)| a == b);
+    let end: usize = same_end.map(|(c, _)| c.len_utf8()).sum();
+    let middle = |rest: &str| {
+        let mut letters = rest.get(..rest.len() - end).unwrap_or_default().chars();
+        (letters.next(), letters.next(), letters.next())
+    };
+    let is_long_enough = a.chars().nth(2).is_some() && b.chars().nth(2).is_some();
+    is_long_enough
+        && match (middle(a_rest), middle(b_rest)) {
+            ((_, None, None), (_, None, None)) => true,
+            ((Some(a), Some(b), None), (Some(c), Some(d), None)) => (a, b) == (d, c),
+            _ => false,
+        }
 }
 
 impl Policy {
@@ -101,11 +106,11 @@ pub(crate) fn deny(is_last: bool) -> &'static str {
 }
 
 /// Words that are read as others.
-pub(crate) fn note_aliases(document: &Document, complaints: &mut Complaints<'_>) {
+pub(crate) fn note_aliases(document: &Document, complaints: &mut Complaints) {
     document.sections().for_each(|(name, value)| note_in(value, name, complaints));
 }
 
-fn note_in(value: &Raw, path: &str, complaints: &mut Complaints<'_>) {
+fn note_in(value: &Raw, path: &str, complaints: &mut Complaints) {
     match &value.kind {
         Kind::Text(word) if word == "autogroup:members" || word.starts_with("autogroup:members:") => {
             let rest = &word["autogroup:members".len()..];

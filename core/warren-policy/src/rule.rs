@@ -63,6 +63,19 @@ pub(crate) enum Section {
 }
 
 impl Rule {
+    /// What a policy that says nothing of access says: every device, and whatever lies behind one, reaches everything.
+    pub(crate) fn of_no_policy() -> Rule {
+        Rule {
+            origin: Origin { section: Section::Acls, entry: 0, destination: None, line: 1 },
+            sources: vec![Selector::Everyone],
+            postures: Vec::new(),
+            destinations: vec![Selector::Everyone],
+            access: vec![Access { protocol: None, ports: vec![PortRange::ANY] }],
+            app: CapMap::new(),
+            via: Vec::new(),
+        }
+    }
+
     /// Whether packets pass by this rule at all (`via` or not).
     pub(crate) fn passes_packets(&self) -> bool {
         !self.access.is_empty()

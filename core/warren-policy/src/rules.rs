@@ -14,7 +14,7 @@ use crate::selector::{Autogroup, Selector, split_ports};
 
 impl Policy {
     /// The rules in the order in which they count: `grants`, then `acls`. `None` if the document has neither section.
-    pub(crate) fn read_rules(&self, document: &Document, complaints: &mut Complaints<'_>) -> Option<Vec<Rule>> {
+    pub(crate) fn read_rules(&self, document: &Document, complaints: &mut Complaints) -> Option<Vec<Rule>> {
         let (grants, acls) = (document.section("grants"), document.section("acls"));
         if grants.is_none() && acls.is_none() {
             return None;
@@ -41,7 +41,7 @@ const FORMER: [(&str, &str); 2] = [("users", "src"), ("ports", "dst")];
 const ACL_FIELDS: [&str; 5] = ["action", "proto", "src", "dst", "srcPosture"];
 const GRANT_FIELDS: [&str; 6] = ["src", "dst", "ip", "app", "via", "srcPosture"];
 
-fn entries<'r>(section: Option<&'r Raw>, name: &str, complaints: &mut Complaints<'_>) -> Vec<(usize, &'r Raw)> {
+fn entries<'r>(section: Option<&'r Raw>, name: &str, complaints: &mut Complaints) -> Vec<(usize, &'r Raw)> {
     let elements = section.and_then(|value| document::list(value, name, complaints)).unwrap_or_default();
     elements.iter().enumerate().collect()
 }
@@ -56,18 +56,25 @@ struct Reading<'p> {
 }
 
 impl Reading<'_> {
-    fn fields<'r>(&self, entry: &'r Raw, complaints: &mut Complaints<'_>) -> Option<Vec<&'r Field>> {
+    /// Those that say something: a field that is known and `null` is as good as absent.
+    fn fields<'r>(&self, entry: &'r Raw, known: &[&str], complaints: &mut Complaints) -> Option<Vec<&'r Field>> {
         if !matches!(entry.kind, Kind::Object(_)) {
             complaints.add(entry.at, &self.path, "must be an object: { … }");
             return None;
         }
         let fields = document::object(entry, Names::Fields, &self.path, complaints)?;
         // Notes that editors of policies leave in rules.
-        Some(fields.into_iter().filter(|field| !field.name.starts_with('#')).collect())
+        let is_note = |field: &Field| field.name.starts_with('#');
+        let is_known = |field: &Field| {
+            let former = FORMER.iter().map(|(former, _)| former);
+            known.iter().chain(former).any(|name| name.eq_ignore_ascii_case(&field.name))
+        };
+        let says_nothing = |field: &Field| is_note(field) || (field.value.is_null() && is_known(field));
+        Some(fields.into_iter().filter(|field| !says_nothing(field)).collect())
     }
 
-    fn acl(&self, entry: &Raw, index: usize, complaints: &mut Complaints<'_>) -> Vec<Rule> {
-        let Some(fields) = self.fields(entry, complaints) else { return Vec::new() };
+    fn acl(&self, entry: &Raw, index: usize, complaints: &mut Complaints) -> Vec<Rule> {
+        let Some(fields) = self.fields(entry, &ACL_FIELDS, complaints) else { return Vec::new() };
         let mut has_action = false;
         let mut protocol = None;
         let (mut sources, mut destinations, mut postures) = (None, None, None);
@@ -177,8 +184,8 @@ impl Reading<'_> {
         Ok((selector, ports))
     }
 
-    fn grant(&self, entry: &Raw, index: usize, complaints: &mut Complaints<'_>) -> Option<Rule> {
-        let fields = self.fields(entry, complaints)?;
+    fn grant(&self, entry: &Raw, index: usize, complaints: &mut Complaints) -> Option<Rule> {
+        let fields = self.fields(entry, &GRANT_FIELDS, complaints)?;
         let mut rule = Rule {
             origin: Origin {
                 section: Section::Grants,
@@ -249,7 +256,7 @@ impl Reading<'_> {
         }
     }
 
-    fn app(&self, value: &Raw, complaints: &mut Complaints<'_>) -> CapMap {
+    fn app(&self, value: &Raw, complaints: &mut Complaints) -> CapMap {
         let path = format!("{}.app", self.path);
         let mut app = CapMap::new();
         for field in document::object(value, Names::Given, &path, complaints).unwrap_or_default() {
@@ -270,7 +277,7 @@ impl Reading<'_> {
         app
     }
 
-    fn via(&self, value: &Raw, complaints: &mut Complaints<'_>) -> Vec<String> {
+    fn via(&self, value: &Raw, complaints: &mut Complaints) -> Vec<String> {
         let path = format!("{}.via", self.path);
         let mut via = Vec::new();
         for (at, word) in document::texts(value, &path, complaints) {
@@ -283,7 +290,7 @@ impl Reading<'_> {
         via
     }
 
-    fn sources(&self, value: Option<&Raw>, complaints: &mut Complaints<'_>) -> Vec<Selector> {
+    fn sources(&self, value: Option<&Raw>, complaints: &mut Complaints) -> Vec<Selector> {
         let path = format!("{}.src", self.path);
         let mut sources = Vec::new();
         for (at, word) in value.map(|value| document::texts(value, &path, complaints)).unwrap_or_default() {
@@ -344,7 +351,7 @@ impl Reading<'_> {
         }
     }
 
-    fn postures(&self, value: Option<&Raw>, complaints: &mut Complaints<'_>) -> Vec<String> {
+    fn postures(&self, value: Option<&Raw>, complaints: &mut Complaints) -> Vec<String> {
         match value.filter(|value| !value.is_empty()) {
             None => self.policy.default_postures.clone(),
             Some(value) => self.policy.read_posture_names(value, &format!("{}.srcPosture", self.path), complaints),

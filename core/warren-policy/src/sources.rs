@@ -216,6 +216,8 @@ impl<'a> Resolver<'a> {
         let mut overlay: IpRanges = [prefix("100.64.0.0/10"), prefix("fd7a:115c:a1e0::/48")].into_iter().collect();
         // Set aside for ChromeOS's own virtual machines, which stock nodes therefore never get.
         overlay.subtract(prefix("100.115.92.0/23").into());
+        // An operator may give out other addresses.
+        overlay.extend(self.by_addr.iter().map(|(addr, _)| IpRange::from(*addr)));
         let routes = self.routed.iter().flat_map(|index| self.node(*index).subnet_routes());
         overlay.iter().chain(routes.map(IpRange::from)).collect()
     }

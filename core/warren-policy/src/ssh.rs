@@ -68,13 +68,13 @@ impl CheckPeriod {
 }
 
 /// Reads the section. `policy` has its groups, hosts, tags and postures already.
-pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints<'_>) -> Vec<SshRule> {
+pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints) -> Vec<SshRule> {
     let entries = document.section("ssh").and_then(|value| document::list(value, "ssh", complaints));
     let entries = entries.unwrap_or_default().iter().enumerate();
     entries.filter_map(|(index, entry)| read_rule(policy, entry, &format!("ssh[{index}]"), complaints)).collect()
 }
 
-fn read_rule(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Option<SshRule> {
+fn read_rule(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complaints) -> Option<SshRule> {
     if entry.is_null() {
         complaints.add(entry.at, path, "must be an object: { … }");
     }
@@ -107,6 +107,8 @@ fn read_rule(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complain
                 has_users = !value.is_empty();
                 rule.logins = read_logins(value, path, &mut rule.domains, complaints);
             }
+            // Said and empty is not said, as for every text of the section.
+            "checkperiod" if value.text().is_some_and(str::is_empty) => {}
             "checkperiod" => period = Some((value.at, read_period(value, path, complaints))),
             "acceptenv" => rule.accept_env = read_accept_env(value, path, complaints),
             "recorder" => rule.recorders = read_recorders(policy, value, path, complaints),
@@ -145,7 +147,7 @@ fn read_rule(policy: &Policy, entry: &Raw, path: &str, complaints: &mut Complain
     Some(rule)
 }
 
-fn read_period(value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Option<CheckPeriod> {
+fn read_period(value: &Raw, path: &str, complaints: &mut Complaints) -> Option<CheckPeriod> {
     let path = format!("{path}.checkPeriod");
     let period = match &value.kind {
         Kind::Text(text) => CheckPeriod::parse(text),
@@ -160,7 +162,7 @@ fn read_sources(
     value: &Raw,
     path: &str,
     domains: &mut Vec<(Place, String)>,
-    complaints: &mut Complaints<'_>,
+    complaints: &mut Complaints,
 ) -> Vec<Selector> {
     let mut sources = Vec::new();
     let path = format!("{path}.src");
@@ -197,7 +199,7 @@ fn read_source(policy: &Policy, word: &str) -> Result<Selector, String> {
     }
 }
 
-fn read_destinations(policy: &Policy, value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<Selector> {
+fn read_destinations(policy: &Policy, value: &Raw, path: &str, complaints: &mut Complaints) -> Vec<Selector> {
     let mut destinations = Vec::new();
     let path = format!("{path}.dst");
     for (at, word) in document::texts(value, &path, complaints) {
@@ -232,7 +234,7 @@ fn read_destination(policy: &Policy, word: &str) -> Result<Selector, String> {
     }
 }
 
-fn read_logins(value: &Raw, path: &str, domains: &mut Vec<(Place, String)>, complaints: &mut Complaints<'_>) -> Logins {
+fn read_logins(value: &Raw, path: &str, domains: &mut Vec<(Place, String)>, complaints: &mut Complaints) -> Logins {
     let path = format!("{path}.users");
     let mut logins = Logins::default();
     for (at, word) in document::texts(value, &path, complaints) {
@@ -245,7 +247,7 @@ fn read_logins(value: &Raw, path: &str, domains: &mut Vec<(Place, String)>, comp
     logins
 }
 
-fn read_accept_env(value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<String> {
+fn read_accept_env(value: &Raw, path: &str, complaints: &mut Complaints) -> Vec<String> {
     let path = format!("{path}.acceptEnv");
     let mut patterns = Vec::new();
     for (at, pattern) in document::texts(value, &path, complaints) {
@@ -257,7 +259,7 @@ fn read_accept_env(value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> 
     patterns
 }
 
-fn read_recorders(policy: &Policy, value: &Raw, path: &str, complaints: &mut Complaints<'_>) -> Vec<Selector> {
+fn read_recorders(policy: &Policy, value: &Raw, path: &str, complaints: &mut Complaints) -> Vec<Selector> {
     let path = format!("{path}.recorder");
     let mut recorders = Vec::new();
     for (at, word) in document::texts(value, &path, complaints) {

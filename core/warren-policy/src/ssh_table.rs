@@ -2,7 +2,7 @@
 //!
 //! Rules become sets of nodes once. What a node is told is then put together from the rules whose sets it is in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use warren_wire::UserId;
@@ -31,6 +31,7 @@ pub(crate) struct SshTable {
 #[derive(Clone, Debug)]
 struct Facts {
     owner: Option<UserId>,
+    is_tagged: bool,
     addrs: Vec<IpAddr>,
 }
 
@@ -52,6 +53,10 @@ struct Entry {
     to: Option<NodeSet>,
     to_selves: bool,
 }
+
+/// Whether a node is a person's, and for each rule: whether it is a source, a destination, and its owner's local part is the
+/// user asked about. Rules treat nodes of one kind alike, but for who belongs to whom.
+type Kind = (bool, Vec<(bool, bool, bool)>);
 
 /// Sources that one wire rule names, and the person whose they are if they are one person's.
 type Part = (Vec<usize>, Option<UserId>);
@@ -78,7 +83,11 @@ impl SshTable {
         let entry = |rule: &SshRule| Entry::new(policy, rule, tailnet, resolver);
         let mut entries: Vec<Entry> = rules.iter().map(entry).collect();
         entries.sort_by_key(|entry| entry.verb == Verb::Accept);
-        let facts = tailnet.nodes.iter().map(|node| Facts { owner: node.owner(), addrs: node.addrs.clone() });
+        let facts = tailnet.nodes.iter().map(|node| Facts {
+            owner: node.owner(),
+            is_tagged: !node.tags.is_empty(),
+            addrs: node.addrs.clone(),
+        });
         SshTable { entries, nodes: facts.collect() }
     }
 
@@ -124,34 +133,91 @@ impl SshTable {
         }
     }
 
-    /// Two nodes of each kind at most, so that what is asked of all need not be asked of each: nodes of a kind are in the
-    /// same sets of every rule, and where it matters whose they are, they are the same person's. Two, because a node may
-    /// be told other things of itself than of its like.
-    pub(crate) fn representatives(&self, nodes: NodeSet) -> Vec<usize> {
-        let is_personal = |entry: &Entry| entry.to_selves || entry.logins.is_personal();
-        let owner_matters = self.entries.iter().any(is_personal);
-        let mut kinds: BTreeMap<_, usize> = BTreeMap::new();
-        let kind = |place: usize| {
-            let sets = self
-                .entries
-                .iter()
-                .map(|entry| (entry.from.contains(place), entry.to.as_ref().is_some_and(|to| to.contains(place))));
-            (sets.collect::<Vec<_>>(), owner_matters.then(|| self.owner(place)))
-        };
-        let mut is_new = |place: &usize| {
-            let seen = kinds.entry(kind(*place)).or_default();
-            *seen += 1;
-            *seen <= 2
-        };
-        nodes.into_iter().filter(|place| is_new(place)).collect()
+    /// Pairs of a source and a destination such that what holds for all of them holds for every source with every
+    /// destination, where `user` is who one asks to be. Their number does not grow with that of the people or nodes.
+    pub(crate) fn pairs(&self, sources: &NodeSet, destinations: &NodeSet, user: &str) -> Vec<(usize, usize)> {
+        let (from, to) = (self.representatives(sources, user), self.representatives(destinations, user));
+        from.iter().flat_map(|from| to.iter().map(|to| (*from, *to))).collect()
     }
 
+    /// The same for sources and destinations that are one person's, or one node.
+    pub(crate) fn own_pairs(&self, sources: &NodeSet, destinations: &NodeSet, user: &str) -> Vec<(usize, usize)> {
+        let mut seen = BTreeSet::new();
+        let mut people: BTreeMap<Option<UserId>, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+        let mut pairs = Vec::new();
+        for (place, facts) in self.nodes.iter().enumerate() {
+            let (is_from, is_to) = (sources.contains(place), destinations.contains(place));
+            if is_from && is_to && seen.insert((self.kind(place, user), None)) {
+                pairs.push((place, place));
+            }
+            let own = people.entry(facts.owner).or_default();
+            own.0.extend(is_from.then_some(place));
+            own.1.extend(is_to.then_some(place));
+        }
+        people.remove(&None);
+        for (from, to) in people.values() {
+            let kinds = |places: &[usize]| -> BTreeMap<Kind, usize> {
+                places.iter().map(|place| (self.kind(*place, user), *place)).collect()
+            };
+            let to = kinds(to);
+            for (from_kind, from) in kinds(from) {
+                for (to_kind, to) in &to {
+                    if seen.insert((from_kind.clone(), Some(to_kind.clone()))) {
+                        pairs.push((from, *to));
+                    }
+                }
+            }
+        }
+        pairs
+    }
+
+    /// Two nodes of each kind at most, of different people if there are such: what rules say of a node of one person and
+    /// a node of another depends on their kinds alone.
+    fn representatives(&self, nodes: &NodeSet, user: &str) -> Vec<usize> {
+        let mut kinds: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
+        for place in nodes.clone().into_iter() {
+            let known = kinds.entry(self.kind(place, user)).or_default();
+            let owner = self.owner(place);
+            let is_another = |known: &usize| owner.is_none() || self.owner(*known) != owner;
+            if known.len() < 2 && known.iter().all(is_another) {
+                known.push(place);
+            }
+        }
+        kinds.into_values().flatten().collect()
+    }
+
+    fn kind(&self, place: usize, user: &str) -> Kind {
+        let owner = self.owner(place);
+        let facts = |entry: &Entry| {
+            let is_to = entry.to.as_ref().is_some_and(|to| to.contains(place));
+            (entry.from.contains(place), is_to, entry.is_local_part(owner, user))
+        };
+        (owner.is_some(), self.entries.iter().map(facts).collect())
+    }
+
+    /// The first rule that lets `from` in. What `policy_for` puts into lists, asked of one pair.
     fn matching(&self, from: usize, to: usize, user: &str) -> Option<&Entry> {
-        self.entries.iter().filter(|entry| entry.from.contains(from)).find(|entry| {
-            entry.parts(to, self.owner(to)).iter().any(|(sources, owner)| {
-                let local = owner.and_then(|owner| entry.local_parts.get(&owner));
-                sources.contains(&from) && (entry.logins.allows(user) || local.is_some_and(|local| local == user))
-            })
+        let (from_owner, to_owner) = (self.owner(from), self.owner(to));
+        let is_one_person = from_owner.is_some() && from_owner == to_owner;
+        let is_known = from_owner.is_some() || self.nodes.get(from).is_some_and(|facts| facts.is_tagged);
+        self.entries.iter().filter(|entry| is_known && entry.from.contains(from)).find(|entry| {
+            let as_person = || entry.logins.allows(user) || entry.is_local_part(from_owner, user);
+            if entry.to_selves && is_one_person && as_person() {
+                return true;
+            }
+            let Some(to_nodes) = &entry.to else { return false };
+            let is_personal = entry.logins.is_personal();
+            if to_nodes.contains(to) {
+                return if is_personal { as_person() } else { entry.logins.allows(user) };
+            }
+            // As in `parts`: a source is told its own part of a rule whose users depend on the person.
+            is_personal
+                && entry.from.contains(to)
+                && if to_owner.is_some() {
+                    is_one_person && as_person()
+                } else {
+                    from == to && entry.logins.allows(user)
+                }
         })
     }
 
@@ -189,6 +255,11 @@ impl Entry {
             entry.to = Some(resolver.nodes_meeting(&others, &[]));
         }
         entry
+    }
+
+    /// Whether `localpart:` makes this person that local user.
+    fn is_local_part(&self, person: Option<UserId>, user: &str) -> bool {
+        person.and_then(|person| self.local_parts.get(&person)).is_some_and(|local| local == user)
     }
 
     /// The sources that the node at `place` is told of, each part a rule of its own.

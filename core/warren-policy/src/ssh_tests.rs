@@ -1,8 +1,6 @@
 //! The section `sshTests`: who the author of a policy says may open a shell where. user-surface.md §4.11.
 
-use std::collections::BTreeMap;
-
-use warren_wire::UserId;
+use std::collections::BTreeSet;
 
 use crate::diagnostics::{Complaints, Diagnostic};
 use crate::document::{self, Document, Names};
@@ -46,14 +44,17 @@ enum Expected {
 }
 
 /// Reads the section. `policy` has its groups, hosts and tags already.
-pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints<'_>) -> Vec<SshTest> {
+pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints) -> Vec<SshTest> {
     let entries = document.section("sshTests").and_then(|value| document::list(value, "sshTests", complaints));
     let entries = entries.unwrap_or_default().iter().enumerate();
     entries.filter_map(|(index, entry)| read_test(policy, entry, index, complaints)).collect()
 }
 
-fn read_test(policy: &Policy, entry: &Raw, index: usize, complaints: &mut Complaints<'_>) -> Option<SshTest> {
+fn read_test(policy: &Policy, entry: &Raw, index: usize, complaints: &mut Complaints) -> Option<SshTest> {
     let path = format!("sshTests[{index}]");
+    if entry.is_null() {
+        complaints.add(entry.at, &path, "must be an object: { … }");
+    }
     let (mut source, mut destinations, mut assertions) = (None, Vec::new(), Vec::new());
     for field in document::object(entry, Names::Fields, &path, complaints)? {
         let value = &field.value;
@@ -142,9 +143,12 @@ fn read_destination(policy: &Policy, word: &str) -> Result<Selector, String> {
     let destination = Selector::parse(word).map_err(|_| disallowed())?;
     match &destination {
         Selector::Tag(tag) if !policy.knows_tag(tag) => Err(format!("SSH tests dst contains unknown tag {tag:?}")),
-        Selector::Autogroup(Autogroup::Internet | Autogroup::DangerAll) | Selector::IpSet(_) | Selector::Service(_) => {
-            Err(disallowed())
-        }
+        Selector::Autogroup(Autogroup::Internet | Autogroup::DangerAll | Autogroup::Shared)
+        | Selector::Everyone
+        | Selector::Group(_)
+        | Selector::Domain(_)
+        | Selector::IpSet(_)
+        | Selector::Service(_) => Err(disallowed()),
         Selector::Address(prefix) if !prefix.is_host() => Err(disallowed()),
         Selector::Host(name) if policy.hosts.get(name).is_some_and(|prefix| !prefix.is_host()) => Err(disallowed()),
         _ => policy.check_defined(&destination).map(|()| destination),
@@ -186,21 +190,24 @@ impl SshTest {
                 others.union_with(&nodes);
             }
         }
-        let mut pairs: Vec<(Option<usize>, usize)> = Vec::new();
-        let (from, to) = (table.representatives(sources.clone()), table.representatives(others));
-        for to in to {
-            pairs.extend(from.iter().map(|from| (Some(*from), to)));
-            pairs.extend(is_stranger.then_some((None, to)));
-        }
-        if has_selves {
-            pairs.extend(own_pairs(&sources, tailnet));
-        }
+        let everyone = has_selves.then(|| owned_among(&all(tailnet), tailnet));
         for assertion in &self.assertions {
             let user = &assertion.user;
-            for (from, to) in &pairs {
-                let verb = from.and_then(|from| table.verb(from, *to, user));
+            let mut pairs: BTreeSet<(Option<usize>, usize)> = BTreeSet::new();
+            let known =
+                table.pairs(&sources, &others, user).into_iter().chain(table.own_pairs(&sources, &others, user));
+            pairs.extend(known.map(|(from, to)| (Some(from), to)));
+            if let Some(everyone) = &everyone {
+                let own = table.own_pairs(&sources, everyone, user).into_iter();
+                pairs.extend(own.map(|(from, to)| (Some(from), to)));
+            }
+            if is_stranger {
+                pairs.extend(others.clone().into_iter().next().map(|to| (None, to)));
+            }
+            for (from, to) in pairs {
+                let verb = from.and_then(|from| table.verb(from, to, user));
                 if let Some((wanted, found)) = assertion.expected.contradicted_by(verb) {
-                    let to = tailnet.nodes.get(*to).and_then(|node| node.addrs.first());
+                    let to = tailnet.nodes.get(to).and_then(|node| node.addrs.first());
                     let to = to.map(ToString::to_string).unwrap_or_default();
                     fail(&assertion.place, format!("{}/{user} -> {to}: expected {wanted}, got {found}", self.word));
                 }
@@ -237,19 +244,8 @@ fn owned_among(nodes: &NodeSet, tailnet: &Tailnet<'_>) -> NodeSet {
     owned
 }
 
-/// Each source with each device of the same person.
-fn own_pairs(sources: &NodeSet, tailnet: &Tailnet<'_>) -> Vec<(Option<usize>, usize)> {
-    let mut devices: BTreeMap<UserId, Vec<usize>> = BTreeMap::new();
-    for (place, node) in tailnet.nodes.iter().enumerate() {
-        if let Some(owner) = node.owner() {
-            devices.entry(owner).or_default().push(place);
-        }
-    }
-    let mut pairs = Vec::new();
-    for own in devices.values() {
-        for from in own.iter().filter(|place| sources.contains(**place)) {
-            pairs.extend(own.iter().map(|to| (Some(*from), *to)));
-        }
-    }
-    pairs
+fn all(tailnet: &Tailnet<'_>) -> NodeSet {
+    let mut all = NodeSet::new(tailnet.nodes.len());
+    (0..tailnet.nodes.len()).for_each(|place| all.insert(place));
+    all
 }

@@ -71,9 +71,6 @@ impl Judge<'_, '_> {
     /// The sources that do not reach the destination.
     fn refused(&mut self, test: &PolicyTest, sources: &IpRanges, target: &Target, to: &IpRanges) -> IpRanges {
         let mut refused = sources.clone();
-        if self.compiled.allows_all {
-            return IpRanges::new();
-        }
         for resolved in &self.compiled.resolved {
             let rule = &self.compiled.rules[resolved.rule];
             if refused.is_empty() || !rule.access.iter().any(|access| passes(access, test.protocol, target.port)) {

@@ -30,8 +30,8 @@ impl Compiled {
         let (Some(from), Some(to)) = (self.places.get(&from).copied(), self.places.get(&to).copied()) else {
             return false;
         };
-        if from == to || self.allows_all {
-            return from != to;
+        if from == to {
+            return false;
         }
         let is_source = |sources: usize| self.sources[sources].reach.contains(from);
         self.links.iter().enumerate().any(|(sources, link)| link.to.contains(to) && is_source(sources))
@@ -59,7 +59,7 @@ impl Compiled {
         let (Some(viewer), Some(peer)) = (self.places.get(&viewer).copied(), self.places.get(&peer).copied()) else {
             return RouteUse::Never;
         };
-        if self.allows_all || self.may_use(viewer, route) || self.serves_too(viewer, route) {
+        if self.may_use(viewer, route) || self.serves_too(viewer, route) {
             return RouteUse::IfPrimary;
         }
         let meant = |rule: &&Resolved| {
@@ -112,9 +112,6 @@ impl Compiled {
 
     fn peer_places(&self, place: usize) -> NodeSet {
         let mut peers = NodeSet::new(self.nodes.len());
-        if self.allows_all {
-            (0..self.nodes.len()).for_each(|other| peers.insert(other));
-        }
         for (sources, link) in self.sources.iter().zip(&self.links) {
             if sources.reach.contains(place) {
                 peers.union_with(&link.to);

@@ -10,7 +10,7 @@ use crate::raw::{Field, Kind, Raw};
 const MAX_DEPTH: usize = 128;
 
 /// Reads one document; complains and gives `None` if it is none.
-pub(crate) fn parse(text: &str, complaints: &mut Complaints<'_>) -> Option<Raw> {
+pub(crate) fn parse(text: &str, complaints: &mut Complaints) -> Option<Raw> {
     let mut reader = Reader { parser: Parser::new_from_str(text), offsets: Offsets::new(text) };
     match reader.document() {
         Ok(raw) => Some(raw),

@@ -8,7 +8,7 @@ use crate::analysis::devices;
 use crate::analysis::holders::{Holder, Person, Population};
 use crate::analysis::packet::Packet;
 use crate::analysis::passages::{atoms, of_family};
-use crate::analysis::prove::{Verdict, rule_of_no_policy};
+use crate::analysis::prove::Verdict;
 use crate::analysis::space::{Space, literal, pick, whole};
 use crate::analysis::statement::Claim;
 use crate::analysis::traffic::Traffic;
@@ -20,7 +20,7 @@ use crate::sources::internet;
 const MAX_LOOKS: usize = 50_000_000;
 
 pub(crate) fn prove(population: &Population<'_>, claim: &Claim) -> Verdict {
-    let all = [rule_of_no_policy()];
+    let all = [Rule::of_no_policy()];
     let rules = population.policy.rules.as_deref().unwrap_or(&all);
     let search = Search { population, rules, space: Space::new() };
     let (senders, receivers) = (search.senders(claim), search.receivers(claim));

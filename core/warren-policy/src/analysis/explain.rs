@@ -82,11 +82,12 @@ fn answer(
     packet: &Packet,
     receiver: &PolicyNode,
 ) -> Answer {
-    if policy.allows_all() {
-        let usual = Traffic::usual().contains(packet.protocol, packet.port);
-        return if usual { Answer::NoPolicy } else { Answer::Refused(None) };
-    }
     let Some(place) = compiled.places.get(&receiver.id).copied() else { return Answer::NoReceiver };
+    if policy.allows_all() {
+        let mut rules = compiled.resolved.iter().enumerate();
+        let is_let_in = rules.any(|(order, resolved)| lets(compiled, order, resolved, place, packet));
+        return if is_let_in { Answer::NoPolicy } else { Answer::Refused(None) };
+    }
     let mut nearest: Option<Missing<'_>> = None;
     for (order, resolved) in compiled.resolved.iter().enumerate() {
         let Some(rule) = compiled.rules.get(resolved.rule) else { continue };

@@ -9,7 +9,7 @@ use crate::analysis::devices;
 use crate::analysis::holders::{Admission, Holder, Person, Population};
 use crate::analysis::packet::Packet;
 use crate::analysis::passages::of_family;
-use crate::analysis::prove::{Verdict, rule_of_no_policy};
+use crate::analysis::prove::Verdict;
 use crate::analysis::space::{Space, literal, pick, whole};
 use crate::analysis::statement::Claim;
 use crate::analysis::traffic::Traffic;
@@ -18,7 +18,7 @@ use crate::selector::{Autogroup, Selector};
 
 /// Looks at every rule. A packet that passes passes by one rule, one of its sources, one of its destinations.
 pub(crate) fn prove(population: &Population<'_>, claim: &Claim) -> Verdict {
-    let all = [rule_of_no_policy()];
+    let all = [Rule::of_no_policy()];
     let rules = population.policy.rules.as_deref().unwrap_or(&all);
     let mut search = Search { population, space: Space::new(), best: None, doubt: None };
     for rule in rules {

@@ -18,10 +18,8 @@ use crate::analysis::holders::Population;
 use crate::analysis::nothing;
 use crate::analysis::statement::{Claim, ClaimKind, Statement};
 use crate::policy::Policy;
-use crate::rule::{Access, Origin, Rule, Section};
-use crate::selector::{Autogroup, Selector};
+use crate::selector::Selector;
 use crate::tailnet::PolicyUser;
-use warren_wire::{CapMap, PortRange};
 
 /// What is known about a statement.
 #[derive(Clone, PartialEq, Debug)]
@@ -80,17 +78,4 @@ fn is_vacuous(population: &Population<'_>, claim: &Claim) -> bool {
         Some(holders) => holders.is_empty(),
         None => crate::analysis::space::literal(population.policy, word).is_some_and(|set| set.is_empty()),
     })
-}
-
-/// What a policy that says nothing of access says.
-pub(crate) fn rule_of_no_policy() -> Rule {
-    Rule {
-        origin: Origin { section: Section::Acls, entry: 0, destination: None, line: 1 },
-        sources: vec![Selector::Autogroup(Autogroup::DangerAll)],
-        postures: Vec::new(),
-        destinations: vec![Selector::Everyone],
-        access: vec![Access { protocol: None, ports: vec![PortRange::ANY] }],
-        app: CapMap::new(),
-        via: Vec::new(),
-    }
 }

@@ -88,7 +88,6 @@ fn targets_and_pools_that_cannot_be_meant_are_refused() {
         ),
         (r#"{"target": ["autogroup:internet"], "attr": ["a"]}"#, "does not support this autogroup"),
         (r#"{"target": ["svc:web"], "attr": ["a"]}"#, "is a service"),
-        (r#"{"target": ["*"], "attr": [" "]}"#, "an attribute has a name"),
         (r#"{"target": ["*"], "app": {"a.b/c": 1}}"#, "must be a list"),
         (r#"{"target": ["*"], "colour": 1}"#, "unknown field: \"colour\""),
         (

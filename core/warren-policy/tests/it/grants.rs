@@ -268,3 +268,12 @@ fn rules_of_acls_come_after_those_of_grants() {
     );
     assert_eq!(show(&compiled, 3), "100.64.0.3 -> 100.64.0.5:80-80\n100.64.0.1 -> 100.64.0.5:22-22");
 }
+
+#[test]
+fn any_protocol_may_be_written_and_none_may_not() {
+    let grant = |ip: &str| format!("{{\"grants\": [{{\"src\": [\"*\"], \"dst\": [\"*\"], \"ip\": [{ip:?}]}}]}}");
+    for ip in ["*:443", "*:*", "443"] {
+        assert!(Policy::parse(&grant(ip)).is_ok(), "{ip}");
+    }
+    refuse(&grant(":80"), "empty protocol");
+}

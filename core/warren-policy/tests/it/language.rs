@@ -158,3 +158,56 @@ fn an_excerpt_moves_no_cursor_and_stays_short() {
 fn deep_nesting_is_refused_without_overflow() {
     refuse(&format!("{{\"acls\": {}", "[".repeat(100_000)), "parsing HuJSON");
 }
+
+#[test]
+fn a_known_field_that_is_null_is_absent() {
+    let rule = r#"{"action": "accept", "proto": null, "src": ["*"], "dst": ["*:22"], "srcPosture": null}"#;
+    assert!(Policy::parse(&format!("{{\"acls\": [{rule}]}}")).is_ok());
+    assert!(
+        Policy::parse(r#"{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"], "app": null, "via": null}]}"#).is_ok()
+    );
+    refuse(r#"{"acls": [{"action": null, "src": ["*"], "dst": ["*:22"]}]}"#, "action=\"\" is not supported");
+    refuse(r#"{"acls": [{"colour": null, "action": "accept", "src": ["*"], "dst": ["*:22"]}]}"#, "unknown field");
+}
+
+#[test]
+fn tags_have_the_names_that_a_client_takes() {
+    let owners = |tag: &str| format!("{{\"tagOwners\": {{{tag:?}: []}}}}");
+    for tag in ["tag:web", "tag:Web-2", "tag:a"] {
+        assert!(Policy::parse(&owners(tag)).is_ok(), "{tag}");
+    }
+    for (tag, expect) in [
+        ("web", "tags must start with 'tag:'"),
+        ("tag:", "tag names must not be empty"),
+        ("tag:1", "tag names must start with a letter, after 'tag:'"),
+        ("tag:web_server", "tag names can only contain numbers, letters, or dashes"),
+        ("tag:a.b", "tag names can only contain numbers, letters, or dashes"),
+        ("tag:x:y", "tag names can only contain numbers, letters, or dashes"),
+        ("tag:caf\u{e9}", "tag names can only contain numbers, letters, or dashes"),
+    ] {
+        refuse(&owners(tag), expect);
+    }
+}
+
+/// What a program wrote is often one line.
+#[test]
+fn of_a_long_line_only_what_surrounds_the_place_is_shown() {
+    let tests = vec![r#"{"src":"ann@","accept":["100.64.0.9:22"]}"#; 20_000].join(",");
+    let text = format!(r#"{{"tests":[{tests}],"acls":[{{"action":"d\u00e9ny"}}]}}"#);
+    let error = Policy::parse(&text).unwrap_err();
+    let remark = &error.0[0];
+    assert_eq!((remark.line, remark.excerpt.chars().count()), (1, 64));
+    assert_eq!(remark.column - 1, text.chars().count() - text[text.find("\"d\\").unwrap()..].chars().count());
+    assert!(remark.excerpt.chars().skip(remark.indent).collect::<String>().starts_with("\"d\\u00e9ny\""), "{remark:?}");
+}
+
+#[test]
+fn sets_that_build_on_each_other_are_bounded() {
+    let chain = |length: usize| {
+        let line = |i: usize| format!("\"ipset:s{i}\": [\"ipset:s{}\", \"10.{}.{}.1\"]", i + 1, i / 250, i % 250);
+        let lines: Vec<String> = (0..length).map(line).collect();
+        format!("{{\"ipsets\": {{{}, \"ipset:s{length}\": [\"10.255.0.1\"]}}}}", lines.join(", "))
+    };
+    assert!(Policy::parse(&chain(300)).is_ok());
+    refuse(&chain(3000), "the sets hold more than 1000000 ranges together");
+}

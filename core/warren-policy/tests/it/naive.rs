@@ -33,8 +33,8 @@ impl Naive<'_> {
     pub fn allows(&self, packet: &Packet) -> bool {
         let (acls, grants) = (self.section("acls"), self.section("grants"));
         if acls.is_null() && grants.is_null() {
-            // In the words of a rule: from everywhere to everything, and no protocol named.
-            return passes("", "*", packet);
+            // In the words of a rule: from every device and what lies behind it to everything, and no protocol named.
+            return passes("", "*", packet) && self.is_source("*", packet.src);
         }
         list(grants).iter().any(|grant| self.grant_allows(grant, packet))
             || list(acls).iter().any(|acl| self.acl_allows(acl, packet))
@@ -97,7 +97,9 @@ impl Naive<'_> {
             "*" => {
                 let overlay = (within("100.64.0.0/10", src) && !within("100.115.92.0/23", src))
                     || within("fd7a:115c:a1e0::/48", src);
-                overlay || self.nodes.iter().any(|node| subnets(node).iter().any(|route| route.contains(src)))
+                overlay
+                    || self.holder(src).is_some()
+                    || self.nodes.iter().any(|node| subnets(node).iter().any(|route| route.contains(src)))
             }
             _ => match self.holder(src) {
                 Some(node) if self.names_nodes(word) => self.names(word, node),

@@ -28,9 +28,18 @@ fn the_worked_example_compiles_as_the_reference_prints_it() {
 fn no_policy_lets_everyone_reach_everything() {
     let world = world(&["ann-laptop", "tag:web"]);
     let compiled = Policy::allow_all().compile(&Tailnet { users: &world.users, nodes: &world.nodes, services: &[] });
-    assert_eq!(show(&compiled, 2), "* -> *:0-65535");
+    assert_eq!(show(&compiled, 2), "100.115.94.0-100.127.255.255 100.64.0.0-100.115.91.255 -> *:0-65535");
     assert_eq!(peers(&compiled, 1), [2]);
     assert!(compiled.visible(NodeId(2), NodeId(1)));
+}
+
+#[test]
+fn everyone_is_everyone_also_where_an_operator_gives_out_other_addresses() {
+    let mut world = world(&["ann-laptop", "tag:web"]);
+    world.nodes[0].addrs = vec!["10.88.0.1".parse().unwrap()];
+    let compiled = world.compile(r#"{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:22"]}]}"#);
+    let sources = &compiled.filter_for(NodeId(2))[0].src_ips;
+    assert!(sources.contains(&"10.88.0.1".to_owned()), "{sources:?}");
 }
 
 #[test]
@@ -122,6 +131,8 @@ fn routes_approve_themselves_where_the_policy_says_so() {
     let approves =
         |node: usize, route: &str| policy.approves_route(&world.users, &world.nodes[node], route.parse().unwrap());
     assert!(approves(1, "10.0.0.0/8") && approves(1, "10.9.0.0/16"));
-    assert!(!approves(0, "10.9.0.0/16") && !approves(1, "192.168.0.0/16") && !approves(1, "0.0.0.0/0"));
+    // A default route as a key stands for every network but itself.
+    assert!(approves(1, "192.168.0.0/16") && !approves(1, "fd00::/64") && !approves(1, "0.0.0.0/0"));
+    assert!(!approves(0, "10.9.0.0/16") && !approves(0, "192.168.0.0/16"));
     assert!(approves(0, "0.0.0.0/0") && approves(0, "::/0"));
 }

@@ -51,6 +51,13 @@ fn what_a_test_cannot_speak_of_is_refused() {
             r#"{"src": "ann@", "dst": ["autogroup:internet"], "deny": ["root"]}"#,
             "SSH tests dst contains disallowed element \"autogroup:internet\"",
         ),
+        (r#"{"src": "ann@", "dst": ["*"], "deny": ["root"]}"#, "SSH tests dst contains disallowed element \"*\""),
+        (
+            r#"{"src": "ann@", "dst": ["group:g"], "deny": ["root"]}"#,
+            "SSH tests dst contains disallowed element \"group:g\"",
+        ),
+        (r#"{"src": "ann@", "dst": ["tag:x"], "accept": "root"}"#, "must be a list"),
+        ("null", "must be an object"),
         (r#"{"src": "ann@", "dst": ["tag:x"], "accept": [""]}"#, "user \"\" is not valid"),
         (r#"{"src": "ann@", "dst": ["tag:x"], "check": ["*"]}"#, "user \"*\" is not valid"),
     ] {
@@ -194,4 +201,28 @@ proptest! {
         prop_assert_eq!(says("check"), found.iter().all(|verb| *verb == Some("check")));
         prop_assert_eq!(says("deny"), found.iter().all(Option::is_none));
     }
+}
+
+/// A machine a person, and users that depend on the person: what is asked of all pairs must not be asked of each.
+#[test]
+fn a_test_over_many_people_asks_of_kinds_and_not_of_pairs() {
+    let mut world = world(&[]);
+    for id in 1..=2000 {
+        let name = format!("p{id}");
+        let email = format!("{name}@example.com");
+        world.users.push(PolicyUser { id: UserId(id), name, email, ..PolicyUser::default() });
+        let addrs = vec![std::net::Ipv4Addr::from_bits(0x6440_0000 + id as u32).into()];
+        world.nodes.push(PolicyNode { id: NodeId(id), user: Some(UserId(id)), addrs, ..PolicyNode::default() });
+    }
+    let rules = rule("accept", "autogroup:member", "autogroup:member", r#""localpart:*@example.com", "guest""#);
+    let admits = |test: &str| {
+        let policy = Policy::parse(&document(&rules, test)).unwrap();
+        policy.admit(&Tailnet { users: &world.users, nodes: &world.nodes, services: &[] }, &[]).map(|_| ())
+    };
+    let all = r#"{"src": "autogroup:member", "dst": ["autogroup:member"]"#;
+    assert_eq!(admits(&format!("{all}, \"accept\": [\"guest\"], \"deny\": [\"root\"]}}")), Ok(()));
+    // p7 may be p7 everywhere, and nobody else may.
+    assert_eq!(admits(r#"{"src": "p7@", "dst": ["autogroup:member"], "accept": ["p7"], "deny": ["p8"]}"#), Ok(()));
+    assert!(admits(&format!("{all}, \"accept\": [\"p7\"]}}")).is_err());
+    assert!(admits(&format!("{all}, \"deny\": [\"p7\"]}}")).is_err());
 }
