@@ -44,6 +44,7 @@ impl Engine {
         self.paths.set_peers(path_peers(&config.peers), now);
         self.paths.set_relay_map(config.relay_map.clone(), now);
         self.config = config;
+        self.pump(now);
         problems
     }
 

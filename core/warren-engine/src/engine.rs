@@ -8,7 +8,8 @@ use warren_crypto::{DiscoPublic, NodePublic, Random, UnixTime};
 use warren_filter::Guarded;
 use warren_ip::offload::{Joiner, Super};
 use warren_ip::{PrefixMap, PrefixSet};
-use warren_path::{Event as PathEvent, Hop, Paths, PathsConfig, PingId};
+use warren_path::{Event as PathEvent, Hop, LocalSocket, Paths, PathsConfig, PingId, Sign};
+use warren_wire::RegionId;
 use warren_wireguard::{Event as SessionEvent, Kind, Source, Staging, WireGuard, kind};
 
 use crate::config::{EngineConfig, EngineIdentity, EnginePeer};
@@ -186,6 +187,22 @@ impl Engine {
         self.pump(now);
     }
 
+    /// A connection to a relay stands, or no longer does: as [`Paths::relay_state`], and keys are asked for anew by it.
+    pub fn relay_state(&mut self, region: RegionId, is_connected: bool, now: Instant) {
+        self.paths.relay_state(region, is_connected, now);
+        self.pump(now);
+    }
+
+    /// As [`Paths::set_sockets`], and as [`Paths::rebound`] where `is_other_network`; keys are asked for anew by what ways
+    /// there are then.
+    pub fn set_sockets(&mut self, open: Vec<LocalSocket>, addrs: Vec<IpAddr>, is_other_network: bool, now: Instant) {
+        self.paths.set_sockets(open, addrs, now);
+        if is_other_network {
+            self.paths.rebound(now);
+        }
+        self.pump(now);
+    }
+
     /// When [`Engine::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -316,6 +333,12 @@ impl Engine {
 
     /// Carries messages and news from WireGuard to where they belong.
     pub(crate) fn pump(&mut self, now: Instant) {
+        while let Some((peer, sign)) = self.paths.poll_sign() {
+            match sign {
+                Sign::WayIsBack => self.wireguard.path_is_back(&peer, now),
+                Sign::Spoke => self.wireguard.peer_is_there(&peer, now),
+            }
+        }
         while let Some(message) = self.wireguard.poll_transmit() {
             self.send_message(message.peer, message.bytes, now);
         }
@@ -332,6 +355,12 @@ impl Engine {
     fn send_message(&mut self, peer: NodePublic, bytes: Vec<u8>, now: Instant) {
         match self.paths.hops_for(&peer, now) {
             Ok(hops) => {
+                // What was held is overtaken: two initiations at once would cost the answer to one of them.
+                if kind(&bytes) == Some(Kind::Handshake)
+                    && let Some(state) = self.peers.get_mut(&peer)
+                {
+                    state.held = None;
+                }
                 if let Some(also) = hops.also {
                     self.push_run(Run { hop: also, segment: bytes.len(), bytes: bytes.clone() });
                 }

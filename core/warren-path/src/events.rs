@@ -116,6 +116,15 @@ pub struct LocalSocket {
     pub bound: SocketAddr,
 }
 
+/// Why a peer can perhaps be reached again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// There is another way to it, or the relay on its way is connected again.
+    WayIsBack,
+    /// It sent an authentic probe.
+    Spoke,
+}
+
 /// News, in the order in which they happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

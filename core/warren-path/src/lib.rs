@@ -64,7 +64,7 @@ mod status;
 mod timers;
 
 pub use events::{
-    Counters, Event, Hop, Hops, LocalSocket, NoPath, PathsConfig, PeerConfig, PingId, SocketId, Transmit,
+    Counters, Event, Hop, Hops, LocalSocket, NoPath, PathsConfig, PeerConfig, PingId, Sign, SocketId, Transmit,
 };
 pub use manager::Paths;
 pub use netcheck::{PORT_MAPPING, Report};

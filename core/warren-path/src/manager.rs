@@ -10,7 +10,7 @@ use warren_wire::{NetInfo, RegionId, RelayMap};
 use crate::disco_keys::DiscoKeys;
 use crate::endpoints::OwnEndpoints;
 use crate::events::{
-    Counters, Event, Hop, Hops, LocalSocket, NoPath, PathsConfig, PeerConfig, PingId, Transmit, unmapped,
+    Counters, Event, Hop, Hops, LocalSocket, NoPath, PathsConfig, PeerConfig, PingId, Sign, Transmit, unmapped,
 };
 use crate::netcheck::{Depth, Home, HomeFacts, Need, Netcheck, Report};
 use crate::peer_paths::PeerPaths;
@@ -60,6 +60,8 @@ pub struct Paths {
     last_activity: Option<Instant>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
+    /// Not more than one for each peer.
+    signs: BTreeMap<NodePublic, Sign>,
 }
 
 impl Paths {
@@ -89,6 +91,7 @@ impl Paths {
             last_activity: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
+            signs: BTreeMap::new(),
         }
     }
 
@@ -158,6 +161,10 @@ impl Paths {
                 (paths.round_not_before, paths.hurried) = (None, None);
             }
             self.announce(&key, now);
+            // The way may be named as before, and yet what was sent by it meanwhile went nowhere.
+            if is_connected && self.relay_of(&key) == Some(region) {
+                self.signs.insert(key, Sign::WayIsBack);
+            }
         }
         if is_connected {
             self.search_again(now);
@@ -327,6 +334,11 @@ impl Paths {
         self.events.pop_front()
     }
 
+    /// Peers that can perhaps be reached again: who waits for an answer of theirs asks anew.
+    pub fn poll_sign(&mut self) -> Option<(NodePublic, Sign)> {
+        self.signs.pop_first()
+    }
+
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()
     }
@@ -376,7 +388,17 @@ impl Paths {
         let hop = select(&ways, now).map(|hops| hops.first);
         if paths.announced != hop {
             paths.announced = hop;
+            if hop.is_some() {
+                self.signs.insert(*peer, Sign::WayIsBack);
+            }
             self.tell(Event::PathChanged { peer: *peer, hop });
+        }
+    }
+
+    /// An authentic message of this peer came, outside the tunnel.
+    pub(crate) fn note_spoke(&mut self, peer: NodePublic) {
+        if self.peers.contains_key(&peer) {
+            self.signs.entry(peer).or_insert(Sign::Spoke);
         }
     }
 
@@ -412,6 +434,7 @@ impl Paths {
         self.timers.cancel(Timer::Heartbeat(*key));
         self.timers.cancel(Timer::QuickRound(*key));
         self.calls_waiting.remove(key);
+        self.signs.remove(key);
         self.peers.remove(key);
     }
 

@@ -85,7 +85,11 @@ impl Paths {
         {
             paths.route = Some(region);
         }
-        match Message::parse(&plain) {
+        let message = Message::parse(&plain);
+        if let Some(peer) = speaker(from, &owners, message.as_ref()) {
+            self.note_spoke(peer);
+        }
+        match message {
             Some(Message::Ping { tx, node, .. }) => self.handle_ping(from, envelope.sender, &owners, tx, node, now),
             Some(Message::Pong { tx, seen }) => self.handle_pong(from, envelope.sender, tx, seen, now),
             Some(Message::CallMeMaybe { endpoints }) => self.handle_call(from, &endpoints, now),
@@ -242,6 +246,15 @@ impl Paths {
 /// A STUN binding message. The second byte of WireGuard is 0, so the two never meet.
 fn looks_like_stun(bytes: &[u8]) -> bool {
     stun::is_stun(bytes) && bytes[1] == 1
+}
+
+/// Who sent an authentic message, as far as it can be told.
+fn speaker(from: Hop, owners: &[NodePublic], message: Option<&Message>) -> Option<NodePublic> {
+    match (from, message?) {
+        (Hop::Relay { peer, .. }, _) => Some(peer),
+        (Hop::Direct { .. }, Message::Ping { node, .. }) => pinger(owners, *node),
+        (Hop::Direct { .. }, _) => pinger(owners, None),
+    }
 }
 
 /// Who pinged: the node that the ping names, if the key is its own, or the only one that has the key.

@@ -1,6 +1,6 @@
 //! One peer: its keys, what is under way with it, and when something falls due.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use warren_crypto::{NodePublic, NodeSecret};
 
@@ -8,7 +8,10 @@ use crate::handshake::{Initiated, Psk};
 use crate::keypairs::Keypairs;
 use crate::macs::Writer;
 use crate::noise::Key;
-use crate::timers::{Deadlines, KEEPALIVE, REKEY_AFTER, REKEY_AFTER_MESSAGES, REKEY_ON_RECEIVE, REKEY_TIMEOUT, Timer};
+use crate::timers::{
+    Deadlines, FRESH, HASTY_TIMEOUTS, KEEPALIVE, REKEY_AFTER, REKEY_AFTER_MESSAGES, REKEY_ON_RECEIVE, REKEY_TIMEOUT,
+    Timer,
+};
 use crate::timestamp::Heard;
 
 pub(crate) struct Peer {
@@ -23,6 +26,10 @@ pub(crate) struct Peer {
     /// Since when we have been asking for keys.
     pub(crate) attempt_since: Option<Instant>,
     pub(crate) last_initiation: Option<Instant>,
+    /// How many of the next waits for an answer are short.
+    hasty_waits: usize,
+    /// Initiations that the peer's own signs of life brought about in this attempt.
+    nudges: u32,
     pub(crate) last_answered: Option<Instant>,
     pub(crate) last_handshake: Option<Instant>,
     pub(crate) deadlines: Deadlines,
@@ -52,6 +59,8 @@ impl Peer {
             initiated: None,
             attempt_since: None,
             last_initiation: None,
+            hasty_waits: 0,
+            nudges: 0,
             last_answered: None,
             last_handshake: None,
             deadlines: Deadlines::default(),
@@ -70,8 +79,50 @@ impl Peer {
         }
     }
 
+    /// We begin to ask for keys.
+    pub(crate) fn begin_attempt(&mut self, now: Instant) {
+        self.attempt_since = Some(now);
+        (self.hasty_waits, self.nudges) = (0, 0);
+    }
+
+    /// How long an initiation that leaves now waits for its answer, without jitter.
+    pub(crate) fn answer_wait(&mut self) -> Duration {
+        let Some(left) = self.hasty_waits.checked_sub(1) else { return REKEY_TIMEOUT };
+        self.hasty_waits = left;
+        HASTY_TIMEOUTS[HASTY_TIMEOUTS.len() - 1 - left]
+    }
+
+    /// A way to the peer is there that was not there before. Returns whether to initiate anew, which is so unless the last
+    /// initiation may still be answered; then its repetition comes sooner.
+    pub(crate) fn path_is_back(&mut self, now: Instant) -> bool {
+        if self.attempt_since.is_none() {
+            return false;
+        }
+        self.hasty_waits = HASTY_TIMEOUTS.len();
+        let Some(last) = self.last_initiation.filter(|last| now < *last + FRESH) else { return true };
+        let soon = last + self.answer_wait();
+        if self.deadlines.get(Timer::Retry).is_none_or(|at| at > soon) {
+            self.deadlines.set(Timer::Retry, soon);
+        }
+        false
+    }
+
+    /// The peer showed that it is there, outside the tunnel. Returns whether to initiate anew: each time the last initiation
+    /// must be twice as old, so that a peer that never answers is not asked more often than it speaks.
+    pub(crate) fn is_there(&mut self, now: Instant) -> bool {
+        let age = FRESH.saturating_mul(1 << self.nudges.min(4)).min(REKEY_TIMEOUT);
+        if self.attempt_since.is_none() || self.last_initiation.is_some_and(|last| now < last + age) {
+            return false;
+        }
+        if self.nudges == 0 {
+            self.hasty_waits = HASTY_TIMEOUTS.len();
+        }
+        self.nudges += 1;
+        true
+    }
+
     /// Bookkeeping after counters were reserved; `jitter` is drawn by the caller. Returns whether new keys are due.
-    pub(crate) fn sent_data(&mut self, jitter: std::time::Duration, now: Instant) -> bool {
+    pub(crate) fn sent_data(&mut self, jitter: Duration, now: Instant) -> bool {
         self.sent_any();
         if !self.deadlines.is_set(Timer::Silence) {
             self.deadlines.set(Timer::Silence, now + KEEPALIVE + REKEY_TIMEOUT + jitter);

@@ -10,6 +10,11 @@ pub const REJECT_AFTER: Duration = Duration::from_secs(180);
 pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// An unanswered initiation is repeated after this and a jitter, and never sooner.
 pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+/// An initiation younger than this may still be answered: news of a way to the peer sends no other one.
+pub const FRESH: Duration = Duration::from_millis(500);
+/// What the initiation after such news waits for its answer, and the one after it: the relay or router that came back may
+/// need a moment more, and the peer's own way too.
+pub const HASTY_TIMEOUTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 /// Added at random to each wait for an answer, so that two peers do not stay in step.
 pub const MAX_JITTER: Duration = Duration::from_millis(333);
 /// A handshake is given up after this.
@@ -53,8 +58,12 @@ impl Deadlines {
         self.0[timer as usize] = None;
     }
 
+    pub(crate) fn get(&self, timer: Timer) -> Option<Instant> {
+        self.0[timer as usize]
+    }
+
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
-        self.0[timer as usize].is_some()
+        self.get(timer).is_some()
     }
 
     /// Clears and returns one timer that is due.

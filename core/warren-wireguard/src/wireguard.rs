@@ -222,6 +222,17 @@ impl WireGuard {
         self.reschedule(slot);
     }
 
+    /// There is a way to the peer that was not there before, or that was lost in between: what left meanwhile is gone. If
+    /// keys are being asked for, a new initiation leaves at once (the same bytes would be a replay), and is soon repeated.
+    pub fn path_is_back(&mut self, key: &NodePublic, now: Instant) {
+        self.initiate_anew_if(key, now, |peer| peer.path_is_back(now));
+    }
+
+    /// The peer spoke outside the tunnel, authentically: it is there, and perhaps can hear us now.
+    pub fn peer_is_there(&mut self, key: &NodePublic, now: Instant) {
+        self.initiate_anew_if(key, now, |peer| peer.is_there(now));
+    }
+
     /// What fell due: retries, keepalives, silence, wiping.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, slot)) = self.due.first()
@@ -497,11 +508,19 @@ impl WireGuard {
         if peer.attempt_since.is_some() {
             return;
         }
-        peer.attempt_since = Some(now);
+        peer.begin_attempt(now);
         match peer.last_initiation.map(|at| at + REKEY_TIMEOUT).filter(|next| *next > now) {
             Some(next) => peer.deadlines.set(Timer::Retry, next),
             None => self.send_initiation(slot, now),
         }
+    }
+
+    fn initiate_anew_if(&mut self, key: &NodePublic, now: Instant, decide: impl FnOnce(&mut Peer) -> bool) {
+        let Some(&slot) = self.slots.get(key) else { return };
+        if self.peers[slot].as_mut().is_some_and(decide) {
+            self.send_initiation(slot, now);
+        }
+        self.reschedule(slot);
     }
 
     fn retry(&mut self, slot: usize, now: Instant) {
@@ -539,7 +558,8 @@ impl WireGuard {
         }
         peer.last_initiation = Some(now);
         let jitter = self.random.range_duration(Duration::ZERO, MAX_JITTER);
-        peer.deadlines.set(Timer::Retry, now + REKEY_TIMEOUT + jitter);
+        let wait = peer.answer_wait();
+        peer.deadlines.set(Timer::Retry, now + wait + jitter);
         let mut bytes = message.encode().to_vec();
         peer.macs.write(&mut bytes, now);
         peer.sent_any();

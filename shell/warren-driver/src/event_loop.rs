@@ -119,6 +119,8 @@ pub(crate) struct EventLoop {
     interface_addrs: Vec<IpAddr>,
     /// Counts losses of addresses of the host.
     network: u64,
+    /// Counts addresses of the host that came.
+    arrivals: u64,
     host_problem: Option<String>,
     /// Packets went through the engine, and the node has not heard its news since.
     unheard: bool,
@@ -155,6 +157,7 @@ impl EventLoop {
             interface,
             interface_addrs: Vec::new(),
             network: 0,
+            arrivals: 0,
             host_problem: None,
             unheard: true,
             heard_at: clock.now(),
@@ -236,7 +239,7 @@ impl EventLoop {
                 self.packets.receive_relayed(region, packets, self.node.engine_mut(), now);
             }
             Input::RelayState(region, connected) => {
-                self.node.engine_mut().paths_mut().relay_state(region, connected, now);
+                self.node.engine_mut().relay_state(region, connected, now);
             }
             Input::Resolved(name, addrs) => self.node.handle_resolved(&name, addrs, now, wall),
             Input::HttpsLatency(region, latency) => self.node.handle_https_latency(region, latency, now, wall),
@@ -293,17 +296,20 @@ impl EventLoop {
         let now = self.clock.now();
         let changed = addrs != self.interface_addrs;
         let sockets: Vec<LocalSocket> = self.packets.local_sockets();
-        let paths = self.node.engine_mut().paths_mut();
-        paths.set_sockets(sockets, addrs.clone(), now);
-        if changed && !self.interface_addrs.is_empty() {
-            paths.rebound(now);
-        }
+        let is_other_network = changed && !self.interface_addrs.is_empty();
+        self.node.engine_mut().set_sockets(sockets, addrs.clone(), is_other_network, now);
         let lost_one = self.interface_addrs.iter().any(|old| !addrs.contains(old));
+        let gained_one = addrs.iter().any(|new| !self.interface_addrs.contains(new));
         self.interface_addrs = addrs;
         if lost_one {
             // Streams that began at the lost address would notice only when they time out.
             self.network += 1;
             self.waiting_orders.push_back(Order::BreakControl);
+        }
+        if gained_one {
+            self.arrivals += 1;
+        }
+        if lost_one || gained_one {
             self.order_relays();
         }
     }
@@ -373,7 +379,8 @@ impl EventLoop {
         let (Some((home, wanted)), Some(map)) = (self.wanted_relays.clone(), self.node.net_map()) else { return };
         let map = Arc::new(map.relay_map.clone());
         let key = self.node.node_secret().clone();
-        self.waiting_orders.push_back(Order::Relays(WantedRelays { home, wanted, map, key, network: self.network }));
+        let (network, arrivals) = (self.network, self.arrivals);
+        self.waiting_orders.push_back(Order::Relays(WantedRelays { home, wanted, map, key, network, arrivals }));
     }
 
     fn flush_orders(&mut self) {

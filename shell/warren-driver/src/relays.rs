@@ -6,16 +6,19 @@
 //! ```
 //!
 //! Which regions are wanted is the node's to say ([`Relays::set`]); a region that is wanted no longer is closed once
-//! nothing was sent by it for a minute. A connection that fails is dialled again, later each time, with jitter.
+//! nothing was sent by it for a minute. A connection that fails is dialled again, later each time, with jitter; a new
+//! address of the host ends the wait. What waits for a connection is kept for half a second, the newest of it: when there
+//! is one, the node hears of it, and whoever waits for an answer asks anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info};
 use warren_crypto::{NodePublic, NodeSecret, Random};
@@ -38,13 +41,19 @@ const IDLE: Duration = Duration::from_secs(60);
 const REAP: Duration = Duration::from_secs(15);
 
 /// TCP, TLS, the upgrade and the relay's greeting together.
-const DIAL_PATIENCE: Duration = Duration::from_secs(15);
+const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A relay that takes nothing for so long is gone.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A relay that restarts is back within seconds, and until then its clients cannot be reached.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What waited longer for a connection is of no use any more: a handshake is made anew by whoever waits for its answer, and
+/// the older one would only cost the answer to the newer. (`warren_wireguard`: an initiation younger than this is not
+/// repeated.)
+const STALE: Duration = Duration::from_millis(500);
 
 /// A connection that lasted so long was a good one: the next failure starts from the shortest pause.
 const GOOD_CONNECTION: Duration = Duration::from_secs(30);
@@ -67,21 +76,30 @@ pub(crate) struct WantedRelays {
     pub(crate) wanted: BTreeSet<RegionId>,
     pub(crate) map: Arc<RelayMap>,
     pub(crate) key: NodeSecret,
-    /// Counts changes of the host's addresses: streams from an address that is gone say nothing any more.
+    /// Counts losses of addresses of the host: streams from an address that is gone say nothing any more.
     pub(crate) network: u64,
+    /// Counts addresses and ways that came: a relay that could not be reached is tried again at once.
+    pub(crate) arrivals: u64,
 }
 
 enum ToRegion {
-    Run(RelayRun),
+    /// A run, and since when it has been waiting.
+    Run(Instant, RelayRun),
     Preferred(bool),
 }
 
 struct Region {
     queue: mpsc::Sender<ToRegion>,
-    task: AbortHandle,
+    task: JoinHandle<()>,
     described: RelayRegion,
     last_write: Instant,
     is_home: bool,
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// All connections; owned by the task that carries out the node's actions.
@@ -91,14 +109,16 @@ pub(crate) struct Relays {
     random: Random,
     regions: BTreeMap<RegionId, Region>,
     wanted: Option<WantedRelays>,
-    tasks: JoinSet<()>,
+    /// The links hear of arrivals here.
+    arrivals: watch::Sender<u64>,
     /// Runs that found a queue full or no connection wanted.
     dropped: Arc<AtomicU64>,
 }
 
 impl Relays {
     pub(crate) fn new(inbox: Inbox<Input>, clock: Clock, random: Random, dropped: Arc<AtomicU64>) -> Self {
-        Self { inbox, clock, random, regions: BTreeMap::new(), wanted: None, tasks: JoinSet::new(), dropped }
+        let arrivals = watch::Sender::new(0);
+        Self { inbox, clock, random, regions: BTreeMap::new(), wanted: None, arrivals, dropped }
     }
 
     /// Runs until the packet thread is gone. Dropping it closes every connection.
@@ -121,45 +141,44 @@ impl Relays {
                     }
                     let latest = wanted.borrow_and_update().clone();
                     if let Some(latest) = latest {
-                        self.set(latest);
+                        self.set(latest).await;
                     }
                 }
-                _ = reap.tick() => self.adjust(),
+                _ = reap.tick() => self.adjust().await,
             }
         }
     }
 
     /// Makes the connections as the node wants them now.
-    fn set(&mut self, wanted: WantedRelays) {
+    async fn set(&mut self, wanted: WantedRelays) {
         let is_stale = |old: &WantedRelays| old.key.public() != wanted.key.public() || old.network != wanted.network;
         if self.wanted.as_ref().is_some_and(is_stale) {
             // A relay knows us by our key.
-            self.close_all();
+            for id in self.regions.keys().copied().collect::<Vec<_>>() {
+                self.close(id).await;
+            }
         }
+        self.arrivals.send_if_modified(|last| std::mem::replace(last, wanted.arrivals) != wanted.arrivals);
         self.wanted = Some(wanted);
-        self.adjust();
+        self.adjust().await;
     }
 
     /// Opens what is missing, closes what changed or idles.
-    fn adjust(&mut self) {
-        while self.tasks.try_join_next().is_some() {}
+    async fn adjust(&mut self) {
         let Some(wanted) = &self.wanted else { return };
         let now = Instant::now();
-        self.regions.retain(|id, region| {
+        let is_over = |id: &RegionId, region: &Region| {
             let same = wanted.map.regions.get(id) == Some(&region.described);
             let in_use = wanted.home == Some(*id) || wanted.wanted.contains(id) || now < region.last_write + IDLE;
-            if !(same && in_use) {
-                region.task.abort();
-                let inbox = self.inbox.clone();
-                let id = *id;
-                self.tasks.spawn(async move {
-                    let _ = inbox.send(Input::RelayState(id, false)).await;
-                });
-            }
-            same && in_use
-        });
+            !(same && in_use)
+        };
+        let over: Vec<RegionId> =
+            self.regions.iter().filter(|(id, region)| is_over(id, region)).map(|(id, _)| *id).collect();
         let all: Vec<RegionId> = wanted.wanted.iter().copied().chain(wanted.home).collect();
         let home = wanted.home;
+        for id in over {
+            self.close(id).await;
+        }
         for id in all {
             let is_home = home == Some(id);
             match self.regions.get_mut(&id) {
@@ -174,6 +193,16 @@ impl Relays {
         }
     }
 
+    /// Ends a connection and says so: the one that may follow it is news only to who knows that this one is gone. It has
+    /// really ended by then, so that it can say nothing later.
+    async fn close(&mut self, id: RegionId) {
+        let Some(mut region) = self.regions.remove(&id) else { return };
+        region.task.abort();
+        let _ = (&mut region.task).await;
+        // A stopped node has nobody to tell.
+        let _ = self.inbox.send(Input::RelayState(id, false)).await;
+    }
+
     /// Begins to connect to a region; what is sent meanwhile waits in its queue.
     fn open(&mut self, id: RegionId) {
         let Some(wanted) = &self.wanted else { return };
@@ -185,11 +214,14 @@ impl Relays {
             key: wanted.key.clone(),
             is_home,
             orders,
+            waiting: VecDeque::new(),
+            arrivals: self.arrivals.subscribe(),
+            dropped: Arc::clone(&self.dropped),
             inbox: self.inbox.clone(),
             clock: self.clock,
             random: self.random.fork(),
         };
-        let task = self.tasks.spawn(link.run(id));
+        let task = tokio::spawn(link.run(id));
         self.regions.insert(id, Region { queue, task, described, last_write: Instant::now(), is_home });
     }
 
@@ -201,16 +233,10 @@ impl Relays {
         }
         let sent = self.regions.get_mut(&run.region).is_some_and(|region| {
             region.last_write = Instant::now();
-            region.queue.try_send(ToRegion::Run(run)).is_ok()
+            region.queue.try_send(ToRegion::Run(region.last_write, run)).is_ok()
         });
         if !sent {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn close_all(&mut self) {
-        for region in std::mem::take(&mut self.regions).into_values() {
-            region.task.abort();
         }
     }
 }
@@ -221,6 +247,10 @@ struct RegionLink {
     key: NodeSecret,
     is_home: bool,
     orders: mpsc::Receiver<ToRegion>,
+    /// What came while there was no connection, and since when it waits.
+    waiting: VecDeque<(Instant, RelayRun)>,
+    arrivals: watch::Receiver<u64>,
+    dropped: Arc<AtomicU64>,
     inbox: Inbox<Input>,
     clock: Clock,
     random: Random,
@@ -230,12 +260,17 @@ impl RegionLink {
     /// Dropping it closes the connection at once.
     async fn run(mut self, id: RegionId) {
         let mut pause = SHORTEST_PAUSE;
+        let described = self.described.clone();
         loop {
             let started = Instant::now();
-            let why = match timeout(DIAL_PATIENCE, relay_dial::dial(&self.described)).await {
-                Ok(Ok(stream)) => self.talk(id, stream).await,
-                Ok(Err(why)) => why,
-                Err(_) => "no answer in time".to_owned(),
+            let why = match self.meanwhile(timeout(DIAL_PATIENCE, relay_dial::dial(&described))).await {
+                Some(Ok(Ok(stream))) => self.talk(id, stream).await,
+                Some(Ok(Err(why))) => why,
+                Some(Err(_)) => "no answer in time".to_owned(),
+                None => {
+                    pause = SHORTEST_PAUSE;
+                    continue;
+                }
             };
             debug!(region = %id, %why, "relay connection ended");
             if self.inbox.send(Input::RelayState(id, false)).await.is_err() {
@@ -244,17 +279,32 @@ impl RegionLink {
             if started.elapsed() > GOOD_CONNECTION {
                 pause = SHORTEST_PAUSE;
             }
-            sleep(self.random.range_duration(pause / 2, pause)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            self.forget_stale_orders();
+            let rest = self.random.range_duration(pause / 2, pause);
+            pause = match self.meanwhile(sleep(rest)).await {
+                Some(()) => (pause * 2).min(LONGEST_PAUSE),
+                None => SHORTEST_PAUSE,
+            };
         }
     }
 
-    /// What waited while there was no connection is too old to be of use, but for what it says about ourselves.
-    fn forget_stale_orders(&mut self) {
-        while let Ok(order) = self.orders.try_recv() {
-            if let ToRegion::Preferred(is_home) = order {
-                self.is_home = is_home;
+    /// Does `what`, while orders are collected. `None` when the host got a new address meanwhile: what could not be done
+    /// from the old ones is to be tried anew.
+    async fn meanwhile<T>(&mut self, what: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                done = &mut what => return Some(done),
+                Ok(()) = self.arrivals.changed() => return None,
+                Some(order) = self.orders.recv() => match order {
+                    ToRegion::Run(since, run) => {
+                        if self.waiting.len() == REGION_QUEUE {
+                            self.waiting.pop_front();
+                            self.dropped.fetch_add(1, Ordering::Relaxed);
+                        }
+                        self.waiting.push_back((since, run));
+                    }
+                    ToRegion::Preferred(is_home) => self.is_home = is_home,
+                },
             }
         }
     }
@@ -263,6 +313,9 @@ impl RegionLink {
     async fn talk(&mut self, id: RegionId, stream: impl AsyncRead + AsyncWrite) -> String {
         let mut client = Client::new(self.key.clone(), self.is_home, self.random.fork(), self.clock.now());
         let client = &mut client;
+        for (since, run) in std::mem::take(&mut self.waiting) {
+            self.send(since, &run, client);
+        }
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut received = vec![0; 64 << 10];
         let mut unsent = Unsent::default();
@@ -306,15 +359,21 @@ impl RegionLink {
 
     fn carry_out(&mut self, order: ToRegion, client: &mut Client) {
         match order {
-            ToRegion::Run(run) => {
-                for datagram in run.bytes.chunks(run.segment.max(1)) {
-                    client.send(run.peer, datagram, self.clock.now());
-                }
-            }
+            ToRegion::Run(since, run) => self.send(since, &run, client),
             ToRegion::Preferred(is_home) => {
                 self.is_home = is_home;
                 client.note_preferred(is_home);
             }
+        }
+    }
+
+    fn send(&self, since: Instant, run: &RelayRun, client: &mut Client) {
+        if since.elapsed() > STALE {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        for datagram in run.bytes.chunks(run.segment.max(1)) {
+            client.send(run.peer, datagram, self.clock.now());
         }
     }
 
@@ -380,5 +439,118 @@ impl Unsent {
             writer.flush().await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::net::TcpListener;
+    use warren_wire::RelayNode;
+
+    use super::*;
+    use crate::inbox::{Outlet, inbox};
+
+    const REGION: RegionId = RegionId(900);
+
+    /// A region whose only relay is whoever listens there.
+    fn map_of(relay: SocketAddr) -> Arc<RelayMap> {
+        let node = RelayNode {
+            host_name: "127.0.0.1".into(),
+            ipv4: "127.0.0.1".into(),
+            ipv6: "none".into(),
+            derp_port_raw: i32::from(relay.port()),
+            ..RelayNode::default()
+        };
+        let region = RelayRegion { region_id: REGION, nodes: vec![node], ..RelayRegion::default() };
+        Arc::new(RelayMap { regions: BTreeMap::from([(REGION, region)]), ..RelayMap::default() })
+    }
+
+    fn wanted(map: &Arc<RelayMap>, network: u64, arrivals: u64) -> WantedRelays {
+        let key = NodeSecret::from_seed([1; 32]);
+        WantedRelays { home: Some(REGION), wanted: BTreeSet::new(), map: Arc::clone(map), key, network, arrivals }
+    }
+
+    fn relays() -> (Relays, Outlet<Input>) {
+        let (inbox, outlet) = inbox(16).unwrap();
+        (Relays::new(inbox, Clock::start(), Random::from_seed([2; 32]), Arc::default()), outlet)
+    }
+
+    fn run(mark: u8) -> RelayRun {
+        RelayRun { region: REGION, peer: NodePublic::from_bytes([7; 32]), segment: 1, bytes: vec![mark] }
+    }
+
+    fn link() -> (RegionLink, mpsc::Sender<ToRegion>, watch::Sender<u64>) {
+        let (queue, orders) = mpsc::channel(REGION_QUEUE);
+        let arrivals = watch::Sender::new(0);
+        let link = RegionLink {
+            described: RelayRegion::default(),
+            key: NodeSecret::from_seed([1; 32]),
+            is_home: false,
+            orders,
+            waiting: VecDeque::new(),
+            arrivals: arrivals.subscribe(),
+            dropped: Arc::default(),
+            inbox: inbox(16).unwrap().0,
+            clock: Clock::start(),
+            random: Random::from_seed([3; 32]),
+        };
+        (link, queue, arrivals)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_for_another_network_is_said_to_be_gone() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let map = map_of(silent.local_addr().unwrap());
+        let (mut relays, mut outlet) = relays();
+        relays.set(wanted(&map, 0, 0)).await;
+        let _first = silent.accept().await.unwrap();
+        assert!(outlet.take().is_none());
+        relays.set(wanted(&map, 1, 0)).await;
+        assert!(matches!(outlet.take(), Some(Input::RelayState(REGION, false))));
+        let _second = silent.accept().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_came_begins_the_dial_anew() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let map = map_of(silent.local_addr().unwrap());
+        let (mut relays, _outlet) = relays();
+        relays.set(wanted(&map, 0, 0)).await;
+        let _first = silent.accept().await.unwrap();
+        relays.set(wanted(&map, 0, 1)).await;
+        // Without the news the first dial would be waited for to its end.
+        let second = timeout(DIAL_PATIENCE / 2, silent.accept()).await;
+        assert!(second.is_ok());
+    }
+
+    #[tokio::test]
+    async fn while_there_is_no_connection_the_newest_orders_are_kept_and_an_arrival_ends_the_wait() {
+        let (mut link, queue, arrivals) = link();
+        let wait = async {
+            for mark in 0..=REGION_QUEUE as u8 {
+                queue.send(ToRegion::Run(Instant::now(), run(mark))).await.unwrap();
+            }
+            queue.send(ToRegion::Preferred(true)).await.unwrap();
+            queue.reserve_many(REGION_QUEUE).await.map(drop).unwrap();
+            arrivals.send_modify(|count| *count += 1);
+        };
+        let (_, ended) = tokio::join!(wait, link.meanwhile(std::future::pending::<()>()));
+        assert!(ended.is_none() && link.is_home);
+        let marks: Vec<u8> = link.waiting.iter().map(|(_, run)| run.bytes[0]).collect();
+        assert_eq!(marks, (1..=REGION_QUEUE as u8).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn what_waited_too_long_is_dropped_and_what_is_fresh_is_not() {
+        let (link, _queue, _arrivals) = link();
+        let mut client = Client::new(link.key.clone(), false, Random::from_seed([4; 32]), link.clock.now());
+        let now = Instant::now();
+        link.send(now, &run(1), &mut client);
+        assert_eq!(link.dropped.load(Ordering::Relaxed), 0);
+        let long_ago = now.checked_sub(STALE * 2).expect("a machine that runs for a second");
+        link.send(long_ago, &run(2), &mut client);
+        assert_eq!(link.dropped.load(Ordering::Relaxed), 1);
     }
 }

@@ -73,7 +73,7 @@ impl Pair {
                 now,
             );
             assert!(problems.is_empty());
-            engine.paths_mut().relay_state(REGION, true, now);
+            engine.relay_state(REGION, true, now);
             engine
         });
         let mut pair = Self { engines, nodes, template: template(mtu - 40), now, sequence: 1 };

@@ -204,11 +204,7 @@ impl NodeHost {
         let sockets = vec![socket(SocketId::V4, IpAddr::from([0u8; 4])), socket(SocketId::V6, IpAddr::from([0u8; 16]))];
         let now = world.now();
         let Some(node) = &mut self.node else { return };
-        let paths = node.engine_mut().paths_mut();
-        paths.set_sockets(sockets, addrs, now);
-        if is_other_network {
-            paths.rebound(now);
-        }
+        node.engine_mut().set_sockets(sockets, addrs, is_other_network, now);
     }
 
     // Programs.
@@ -334,7 +330,7 @@ impl NodeHost {
         let Some(relay) = self.relays.remove(&region) else { return };
         world.internet.close(relay.stream, self.host);
         if let Some(node) = &mut self.node {
-            node.engine_mut().paths_mut().relay_state(region, false, world.now());
+            node.engine_mut().relay_state(region, false, world.now());
         }
         self.relay_retry.get_or_insert(world.now() + RELAY_RETRY);
     }
@@ -393,19 +389,19 @@ impl NodeHost {
         for (region, relay) in &mut self.relays {
             while let Some(event) = relay.client.poll_event() {
                 did = true;
-                let paths = self.node.as_mut().map(|node| node.engine_mut().paths_mut());
+                let engine = self.node.as_mut().map(|node| node.engine_mut());
                 match event {
                     RelayEvent::Connected { .. } => {
-                        if let Some(paths) = paths {
-                            paths.relay_state(*region, true, world.now());
+                        if let Some(engine) = engine {
+                            engine.relay_state(*region, true, world.now());
                         }
                     }
                     RelayEvent::Packet { src, bytes } => {
                         packets.push((Hop::Relay { region: *region, peer: src }, bytes));
                     }
                     RelayEvent::PeerGone { key, .. } => {
-                        if let Some(paths) = paths {
-                            paths.relay_peer_gone(*region, &key, world.now());
+                        if let Some(engine) = engine {
+                            engine.paths_mut().relay_peer_gone(*region, &key, world.now());
                         }
                     }
                     RelayEvent::Health(_) | RelayEvent::Restarting { .. } => {}

@@ -66,6 +66,40 @@ fn a_handshake_that_found_no_way_leaves_with_the_first_one_that_there_is() {
 }
 
 #[test]
+fn a_handshake_that_a_lost_relay_swallowed_is_made_anew_when_it_is_back() {
+    let mut net = Net::new();
+    net.is_udp_blocked = true;
+    net.pass(Duration::from_secs(10));
+    for side in 0..2 {
+        net.sides[side].engine.relay_state(crate::net::REGION, false, net.now);
+    }
+    net.held = Some(Vec::new());
+    net.send(0, udp(&net, 0, 1, b"into the void"));
+    net.pass(Duration::from_millis(1500));
+    // The way has the same name as before: only the connection is another one.
+    net.held = None;
+    for side in 0..2 {
+        net.sides[side].engine.relay_state(crate::net::REGION, true, net.now);
+    }
+    net.settle();
+    assert_eq!(net.take_delivered(1).len(), 1, "at once, and not with the next try");
+}
+
+#[test]
+fn a_peer_that_speaks_again_is_asked_for_keys_at_once() {
+    let mut net = Net::new();
+    net.held = Some(Vec::new());
+    net.send(0, udp(&net, 0, 1, b"into the void"));
+    net.pass(Duration::from_millis(1500));
+    net.held = None;
+    assert!(net.take_delivered(1).is_empty());
+    let peer = net.sides[0].node;
+    net.sides[1].engine.ping_disco(&peer, 0, net.now);
+    net.settle();
+    assert_eq!(net.take_delivered(1).len(), 1, "at once, and not with the next try");
+}
+
+#[test]
 fn a_peer_that_never_answers_is_given_up_and_its_packets_are_counted() {
     let mut net = Net::new();
     net.held = Some(Vec::new());

@@ -113,6 +113,62 @@ fn an_unanswered_handshake_is_repeated_with_jitter_and_given_up_after_ninety_sec
     assert!(a.staging.is_empty());
 }
 
+/// The pauses before each initiation in whole seconds: jitter is less than one.
+fn pauses(out: &[(Instant, Vec<u8>)], since: Instant) -> Vec<u64> {
+    let mut last = since;
+    let initiations = out.iter().filter(|(_, bytes)| kind(bytes) == Some(Kind::Handshake));
+    initiations.map(|(at, _)| at.saturating_duration_since(std::mem::replace(&mut last, *at)).as_secs()).collect()
+}
+
+#[test]
+fn a_lost_initiation_is_made_anew_as_soon_as_there_is_a_way_and_soon_repeated() {
+    let now = start();
+    let (mut a, mut b) = pair(now);
+    let lost = a.send(&packet(0, 64), now);
+    assert_eq!(lost.len(), 1);
+
+    let back = now + Duration::from_millis(1500);
+    a.wireguard.path_is_back(&a.peer.clone(), back);
+    let anew = a.drain(back);
+    assert_eq!(anew.len(), 1);
+    assert_ne!(anew, lost, "the same bytes would be a replay");
+    a.wireguard.path_is_back(&a.peer.clone(), back + Duration::from_millis(499));
+    assert!(a.drain(back).is_empty(), "that one may still be answered");
+    assert_eq!(pauses(&a.pass(back + secs(16)), back), [1, 2, 5, 5]);
+
+    let last = back + secs(17);
+    a.wireguard.path_is_back(&a.peer.clone(), last);
+    let sent = a.drain(last);
+    assert_eq!(settle(&mut a, &mut b, sent, last).1.len(), 1, "what waited arrives");
+    a.wireguard.path_is_back(&a.peer.clone(), last + secs(1));
+    assert!(a.drain(last).is_empty(), "nobody asks for keys any more");
+}
+
+#[test]
+fn an_initiation_that_may_still_be_answered_is_only_repeated_sooner() {
+    let now = start();
+    let (mut a, _) = pair(now);
+    a.send(&packet(0, 64), now);
+    a.wireguard.path_is_back(&a.peer.clone(), now + Duration::from_millis(100));
+    assert!(a.drain(now).is_empty());
+    assert_eq!(pauses(&a.pass(now + secs(10)), now), [1, 2, 5]);
+}
+
+#[test]
+fn a_peer_that_speaks_and_never_answers_is_asked_less_and_less() {
+    let now = start();
+    let (mut a, _) = pair(now);
+    a.send(&packet(0, 64), now);
+    let mut sent = Vec::new();
+    for tenth in 1..200 {
+        let at = now + Duration::from_millis(100) * tenth;
+        a.wireguard.peer_is_there(&a.peer.clone(), at);
+        sent.extend(a.drain(at));
+        sent.extend(a.pass(at).into_iter().map(|(_, bytes)| bytes));
+    }
+    assert!((5..=9).contains(&sent.len()), "{} initiations in twenty seconds", sent.len());
+}
+
 #[test]
 fn a_listener_sends_a_keepalive_after_ten_seconds_and_silence_asks_for_new_keys_after_fifteen() {
     let now = start();
