@@ -23,6 +23,9 @@ use crate::Node;
 use crate::actions::{Action, ControlRequest, ControlTarget, Notice, RequestId};
 use crate::prefs::parse_control_url;
 
+/// A stream that lived so long after its first map was a good one: the next failure waits as little as the first. A server
+/// that sends a map and hangs up is asked less and less often.
+const GOOD_STREAM: Duration = Duration::from_secs(10);
 /// Longest wait between two tries.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 /// Longest wait that we accept from a server that asks us to come later.
@@ -133,6 +136,9 @@ impl Node {
 
     /// Waits n² × 10 ms × (0.5–1.5), at most 30 s.
     pub(crate) fn back_off(&mut self, then: Next, now: Instant) {
+        if self.mapped_at.take().is_some_and(|at| now >= at + GOOD_STREAM) {
+            self.failures = 0;
+        }
         self.failures = self.failures.saturating_add(1);
         let base = Duration::from_millis(10).saturating_mul(self.failures.saturating_mul(self.failures));
         let base = base.min(LONGEST_BACK_OFF);
@@ -268,7 +274,6 @@ impl Node {
         self.login_asked = false;
         self.renewed_at_once = false;
         self.last_error = None;
-        self.failures = 0;
         self.use_identity(now);
         self.persist_now();
         if is_new {

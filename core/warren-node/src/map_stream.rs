@@ -135,7 +135,7 @@ impl Node {
 
     fn handle_change(&mut self, change: NetMapChange, is_first: bool, now: Instant, _wall: UnixTime) {
         if is_first {
-            self.failures = 0;
+            self.mapped_at = Some(now);
             self.last_error = None;
         }
         let effects = &change.effects;

@@ -65,6 +65,8 @@ pub struct Node {
     /// After a restart: the known key goes first, a key that was being tried waits.
     pub(crate) hold_trying: bool,
     pub(crate) failures: u32,
+    /// When the present or the last stream brought its first map.
+    pub(crate) mapped_at: Option<Instant>,
     pub(crate) last_error: Option<String>,
     pub(crate) next_request: RequestId,
     pub(crate) last_ping_url: String,
@@ -118,6 +120,7 @@ impl Node {
             renewed_at_once: false,
             hold_trying: keys.trying.is_some() && keys.registered,
             failures: 0,
+            mapped_at: None,
             last_error: None,
             next_request: RequestId(0),
             last_ping_url: String::new(),

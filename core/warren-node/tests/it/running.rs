@@ -97,6 +97,35 @@ fn a_server_that_forgot_us_is_introduced_to_us_again() {
     assert!(rig.asked().register.is_some());
 }
 
+/// How many streams are asked for in so many seconds of waiting, of a server that ends each after a map and `life`.
+fn streams(life: Duration, seconds: u32) -> u32 {
+    let mut rig = Rig::new();
+    let (id, _) = rig.up_with_key();
+    rig.say(id, success());
+    let mut streams = 0;
+    for _ in 0..seconds * 100 {
+        if let Some((stream, _)) = rig.asked().stream {
+            streams += 1;
+            rig.say(stream, map(&first_map("")));
+            rig.pass(life);
+            rig.say(stream, ControlEvent::StreamEnded { status: None, reason: "reset".into() });
+        }
+        rig.pass(Duration::from_millis(10));
+    }
+    streams
+}
+
+#[test]
+fn a_server_that_sends_a_map_and_hangs_up_is_asked_less_and_less_often() {
+    let count = streams(Duration::ZERO, 60);
+    assert!((10..40).contains(&count), "{count} streams");
+}
+
+#[test]
+fn a_stream_that_lived_a_while_is_followed_by_the_next_at_once() {
+    assert!(streams(Duration::from_secs(11), 1) >= 40);
+}
+
 #[test]
 fn a_new_stream_begins_from_nothing_but_the_old_map_serves_until_it_does() {
     let mut rig = Rig::new();
