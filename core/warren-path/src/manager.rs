@@ -193,7 +193,7 @@ impl Paths {
 
     /// The addresses of a name that [`Event::Resolve`] asked for.
     pub fn resolved(&mut self, name: &str, addrs: Vec<IpAddr>, now: Instant) {
-        if self.netcheck.resolved(name, addrs) {
+        if self.netcheck.resolved(name, addrs, now) {
             self.start_check(Depth::Full, now);
         }
     }
@@ -272,6 +272,7 @@ impl Paths {
         self.search_again(now);
     }
 
+        self.netcheck.look_names_up_again();
     /// For finding faults: with `false` everything goes by relay, and no probe is sent or answered directly.
     pub fn set_direct_allowed(&mut self, is_allowed: bool) {
         self.is_direct_allowed = is_allowed;

@@ -26,6 +26,9 @@ use plan::Target;
 /// A full look at least so often.
 const FULL_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
+/// An address of a relay's name is looked up again after this: relays move, and names follow.
+const NAME_LIFE: Duration = Duration::from_secs(10 * 60);
+
 /// More names of relays than this are not looked up.
 const MAX_NAMES: usize = 256;
 
@@ -48,7 +51,10 @@ pub(crate) enum Need {
 #[derive(Default)]
 pub(crate) struct Netcheck {
     relay_map: RelayMap,
+    /// Addresses of names; in use until there are newer ones.
     resolved: BTreeMap<String, Vec<IpAddr>>,
+    /// When names were looked up. Those that are missing are looked up again.
+    looked_up: BTreeMap<String, Instant>,
     last: Option<Report>,
     last_full: Option<Instant>,
     running: Option<Check>,
@@ -65,15 +71,20 @@ impl Netcheck {
     pub fn set_relay_map(&mut self, relay_map: RelayMap) {
         let names: BTreeSet<String> = plan::names(&relay_map).into_iter().take(MAX_NAMES).collect();
         self.resolved.retain(|name, _| names.contains(name));
+        self.looked_up.retain(|name, _| names.contains(name));
         self.relay_map = relay_map;
     }
 
-    /// Returns whether the name is one that was waited for.
-    pub fn resolved(&mut self, name: &str, addrs: Vec<IpAddr>) -> bool {
+    /// Returns whether there is somebody else to ask now. A name that was not found keeps its addresses.
+    pub fn resolved(&mut self, name: &str, mut addrs: Vec<IpAddr>, now: Instant) -> bool {
         if addrs.is_empty() || !plan::names(&self.relay_map).contains(name) {
             return false;
         }
-        if self.resolved.insert(name.to_string(), addrs).is_some() {
+        // Servers of names like to turn the list round.
+        addrs.sort_unstable();
+        self.looked_up.insert(name.to_string(), now);
+        let before = self.resolved.insert(name.to_string(), addrs);
+        if before.as_ref() == self.resolved.get(name) {
             return false;
         }
         // A look that has nobody to ask is worth less than a new one.
@@ -98,7 +109,8 @@ impl Netcheck {
             return;
         }
         let targets: Vec<Target> = plan::targets(&self.relay_map, &self.resolved, sockets);
-        let unresolved = plan::names(&self.relay_map).into_iter().filter(|name| !self.resolved.contains_key(name));
+        self.looked_up.retain(|_, at| now < *at + NAME_LIFE);
+        let unresolved = plan::names(&self.relay_map).into_iter().filter(|name| !self.looked_up.contains_key(name));
         self.needs.extend(unresolved.take(MAX_NAMES).map(Need::Resolve));
         let is_full_due = self.last_full.is_none_or(|last| now >= last + FULL_INTERVAL);
         let last = self.last.as_ref().filter(|last| depth != Depth::Full && !is_full_due && last.udp);
@@ -111,6 +123,11 @@ impl Netcheck {
         };
         let https = plan::https_regions(&self.relay_map);
         self.running = Some(Check::new(sets, https, last.is_none(), sockets, now));
+    }
+
+    /// The network under us is another one, and names may mean other addresses there.
+    pub fn look_names_up_again(&mut self) {
+        self.looked_up.clear();
     }
 
     /// Gives up the running look: the network under it is another one.
@@ -153,7 +170,12 @@ impl Netcheck {
         }
         let check = self.running.take()?;
         let started = check.started();
-        self.last = Some(check.finish(self.last.as_ref(), now));
+        let report = check.finish(self.last.as_ref(), now);
+        if report.is_full && !report.udp {
+            // Perhaps nobody answers because the servers are no longer where their names were found.
+            self.looked_up.clear();
+        }
+        self.last = Some(report);
         Some((started, self.again.take()))
     }
 

@@ -3,5 +3,6 @@
 mod believed;
 mod faults;
 mod matrix;
+mod names;
 mod reasons;
 mod world;
