@@ -193,6 +193,18 @@ impl Engine {
         self.pump(now);
     }
 
+    /// As [`Paths::relay_peer_gone`]; who waits for an answer asks anew by the way that is left.
+    pub fn relay_peer_gone(&mut self, region: RegionId, peer: &NodePublic, now: Instant) {
+        self.paths.relay_peer_gone(region, peer, now);
+        self.pump(now);
+    }
+
+    /// As [`Paths::unreachable`]; who waits for an answer asks anew by the way that is left.
+    pub fn unreachable(&mut self, hop: Hop, now: Instant) {
+        self.paths.unreachable(hop, now);
+        self.pump(now);
+    }
+
     /// As [`Paths::set_sockets`], and as [`Paths::rebound`] where `is_other_network`; keys are asked for anew by what ways
     /// there are then.
     pub fn set_sockets(&mut self, open: Vec<LocalSocket>, addrs: Vec<IpAddr>, is_other_network: bool, now: Instant) {

@@ -156,9 +156,14 @@ impl Paths {
         self.relays.set_connected(region, is_connected);
         let keys: Vec<NodePublic> = self.peers.keys().copied().collect();
         for key in keys {
-            if is_connected && let Some(paths) = self.peers.get_mut(&key) {
-                // Who could not be called before can be called now.
-                (paths.round_not_before, paths.hurried) = (None, None);
+            if let Some(paths) = self.peers.get_mut(&key) {
+                if is_connected {
+                    // Who could not be called before can be called now.
+                    (paths.round_not_before, paths.hurried) = (None, None);
+                } else if paths.route == Some(region) {
+                    // Whether the peer is still there by another connection, only that one can tell.
+                    paths.route = None;
+                }
             }
             self.announce(&key, now);
             // The way may be named as before, and yet what was sent by it meanwhile went nowhere.
@@ -267,12 +272,12 @@ impl Paths {
             }
             self.announce(&key, now);
         }
+        self.netcheck.look_names_up_again();
         self.netcheck.abandon();
         self.start_check(Depth::Full, now);
         self.search_again(now);
     }
 
-        self.netcheck.look_names_up_again();
     /// For finding faults: with `false` everything goes by relay, and no probe is sent or answered directly.
     pub fn set_direct_allowed(&mut self, is_allowed: bool) {
         self.is_direct_allowed = is_allowed;
@@ -317,9 +322,14 @@ impl Paths {
             self.search(*peer, crate::discovery::Call::Wanted, now);
         }
         let hops = hops.ok_or(NoPath::NoAddress)?;
+        let peer_home = self.peers.get(peer).and_then(|paths| paths.home);
         for hop in [Some(hops.first), hops.also].into_iter().flatten() {
             if let Hop::Relay { region, .. } = hop {
                 self.want_relay(region, now);
+                // A peer answers by our relay while it has something to say there, and may leave it any time.
+                if let Some(home) = peer_home.filter(|home| *home != region) {
+                    self.want_relay(home, now);
+                }
             }
         }
         Ok(hops)

@@ -49,6 +49,8 @@ pub(crate) enum Input {
     RelayPackets(RegionId, Vec<(NodePublic, Vec<u8>)>),
     RelayState(RegionId, bool),
     Resolved(String, Vec<IpAddr>),
+    /// The relay of this region says that the node is not there, or no longer.
+    RelayPeerGone(RegionId, NodePublic),
     HttpsLatency(RegionId, Option<Duration>),
     /// The host's interface is open.
     Tun(Tun),
@@ -248,6 +250,7 @@ impl EventLoop {
             Input::Watch(watcher) => self.watchers.push(watcher),
             Input::Dial(target, reply) => self.streams.dial(target, reply, self.packets.plane_mut()),
             Input::LocalDialled(flow, result) => self.streams.local_dialled(flow, result, self.packets.plane_mut()),
+            Input::RelayPeerGone(region, peer) => self.node.engine_mut().relay_peer_gone(region, &peer, now),
             Input::OpenDatagrams(reply) => {
                 let _ = reply.send(self.streams.open_datagrams(self.packets.plane_mut()));
             }

@@ -394,8 +394,9 @@ impl RegionLink {
                     debug!(region = %id, %text, "relay health");
                     continue;
                 }
-                // The paths' own probes find out about a peer that left; a restart shows as the connection's end.
-                Event::PeerGone { .. } | Event::Restarting { .. } => continue,
+                Event::PeerGone { key, .. } => Input::RelayPeerGone(id, key),
+                // It shows as the connection's end.
+                Event::Restarting { .. } => continue,
             };
             self.inbox.send(input).await.map_err(|stopped| stopped.to_string())?;
         }
@@ -461,6 +462,7 @@ mod tests {
             ipv4: "127.0.0.1".into(),
             ipv6: "none".into(),
             derp_port_raw: i32::from(relay.port()),
+            insecure_for_tests: true,
             ..RelayNode::default()
         };
         let region = RelayRegion { region_id: REGION, nodes: vec![node], ..RelayRegion::default() };
@@ -510,6 +512,57 @@ mod tests {
         relays.set(wanted(&map, 1, 0)).await;
         assert!(matches!(outlet.take(), Some(Input::RelayState(REGION, false))));
         let _second = silent.accept().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_leaves_the_relay_is_said_to_be_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = warren_relayd::RelayConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            stun: None,
+            state: folder.path().to_owned(),
+            certificate: warren_io::certificates::Source::SelfMade {
+                folder: folder.path().to_owned(),
+                names: vec!["127.0.0.1".into()],
+            },
+            http_listen: None,
+            who: warren_relayd::service::Who::Everyone,
+            origins: Default::default(),
+            caps: Default::default(),
+        };
+        let relay = warren_relayd::service::prepare(config).await.unwrap();
+        let map = map_of(relay.address().unwrap());
+        let (_stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(relay.run(stopped));
+
+        let (mut ours, mut news) = relays();
+        ours.set(wanted(&map, 0, 0)).await;
+        let (mut theirs, mut their_news) = relays();
+        let key = NodeSecret::from_seed([9; 32]);
+        let them = key.public();
+        theirs.set(WantedRelays { key, ..wanted(&map, 0, 0) }).await;
+        for outlet in [&mut news, &mut their_news] {
+            hear(outlet, |input| matches!(input, Input::RelayState(REGION, true))).await;
+        }
+        theirs.send(RelayRun { peer: NodeSecret::from_seed([1; 32]).public(), ..run(1) });
+        hear(&mut news, |input| matches!(input, Input::RelayPackets(REGION, _))).await;
+        theirs.close(REGION).await;
+        hear(&mut news, |input| matches!(input, Input::RelayPeerGone(REGION, peer) if *peer == them)).await;
+        running.abort();
+    }
+
+    /// Takes inputs until the one that is waited for.
+    async fn hear(outlet: &mut Outlet<Input>, is_it: impl Fn(&Input) -> bool) {
+        let heard = async {
+            loop {
+                match outlet.take() {
+                    Some(input) if is_it(&input) => return,
+                    Some(_) => {}
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        };
+        timeout(Duration::from_secs(20), heard).await.expect("the news");
     }
 
     #[tokio::test]

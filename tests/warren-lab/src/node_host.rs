@@ -401,7 +401,7 @@ impl NodeHost {
                     }
                     RelayEvent::PeerGone { key, .. } => {
                         if let Some(engine) = engine {
-                            engine.paths_mut().relay_peer_gone(*region, &key, world.now());
+                            engine.relay_peer_gone(*region, &key, world.now());
                         }
                     }
                     RelayEvent::Health(_) | RelayEvent::Restarting { .. } => {}

@@ -5,4 +5,5 @@ mod faults;
 mod matrix;
 mod names;
 mod reasons;
+mod routes;
 mod world;
