@@ -212,7 +212,7 @@ impl Packets {
                 break;
             }
         }
-        self.send_waiting(index, engine);
+        self.send_waiting(index, engine, now);
     }
 
     /// Packets that a relay brought.
@@ -244,7 +244,7 @@ impl Packets {
             let (more, is_drained) = self.read_batch(engine);
             bytes += more;
             self.seal(engine, now);
-            self.send_runs(engine);
+            self.send_runs(engine, now);
             if is_drained {
                 break;
             }
@@ -292,7 +292,7 @@ impl Packets {
     pub(crate) fn carry_out(&mut self, engine: &mut Engine, now: Instant) {
         self.deliver(engine, now);
         self.take_from_stack(engine, now);
-        self.send_runs(engine);
+        self.send_runs(engine, now);
     }
 
     fn deliver(&mut self, engine: &mut Engine, now: Instant) {
@@ -326,7 +326,7 @@ impl Packets {
         self.seal(engine, now);
     }
 
-    fn send_runs(&mut self, engine: &mut Engine) {
+    fn send_runs(&mut self, engine: &mut Engine, now: Instant) {
         while let Some(run) = engine.poll_run() {
             match run.hop {
                 Hop::Direct { socket, .. } => {
@@ -350,11 +350,11 @@ impl Packets {
             }
         }
         for index in 0..self.waiting.len() {
-            self.send_waiting(index, engine);
+            self.send_waiting(index, engine, now);
         }
     }
 
-    fn send_waiting(&mut self, index: usize, engine: &mut Engine) {
+    fn send_waiting(&mut self, index: usize, engine: &mut Engine, now: Instant) {
         let waiting = &mut self.waiting[index];
         let Some(udp) = &mut self.sockets[index] else { return };
         if waiting.is_empty() {
@@ -373,8 +373,11 @@ impl Packets {
         if let Some(next) = waiting.front_mut() {
             next.sent += bytes;
         }
-        if let Some(failure) = udp.take_failure() {
-            debug!(%failure, "send datagrams");
+        for udp::SendFailure { to, kind } in udp.take_failures() {
+            debug!(%to, %kind, "send datagrams");
+            if matches!(kind, io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) {
+                engine.unreachable(Hop::Direct { socket: SocketId(index as u8), addr: to }, now);
+            }
         }
     }
 }

@@ -84,6 +84,16 @@ pub struct UdpCounters {
     pub truncated: u64,
 }
 
+/// A send that the kernel refused for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendFailure {
+    pub to: SocketAddr,
+    pub kind: io::ErrorKind,
+}
+
+/// Failures that are kept until they are taken; of more at once the first say enough.
+const MAX_FAILURES: usize = 64;
+
 /// One non-blocking UDP socket of one family.
 pub struct Udp {
     socket: Socket,
@@ -91,7 +101,7 @@ pub struct Udp {
     segments_allowed: bool,
     joins: bool,
     counters: UdpCounters,
-    last_failure: Option<io::ErrorKind>,
+    failures: Vec<SendFailure>,
 }
 
 /// The node's two sockets, on one port number where that is possible.
@@ -172,7 +182,7 @@ impl Udp {
         let bound = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let segments_allowed = option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
         let joins = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
-        Ok(Self { socket, bound, segments_allowed, joins, counters: UdpCounters::default(), last_failure: None })
+        Ok(Self { socket, bound, segments_allowed, joins, counters: UdpCounters::default(), failures: Vec::new() })
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -198,9 +208,9 @@ impl Udp {
         self.segments_allowed = false;
     }
 
-    /// The kind of the last send that failed for good, once.
-    pub fn take_failure(&mut self) -> Option<io::ErrorKind> {
-        self.last_failure.take()
+    /// Sends that failed for good since the last call, each destination once for each reason.
+    pub fn take_failures(&mut self) -> Vec<SendFailure> {
+        mem::take(&mut self.failures)
     }
 
     /// Sends `runs` in order with as few system calls as the kernel allows.
@@ -258,7 +268,10 @@ impl Udp {
             _ => {}
         }
         self.counters.failed_datagrams += first.datagrams() as u64;
-        self.last_failure = Some(error.kind());
+        let failure = SendFailure { to: first.to, kind: error.kind() };
+        if self.failures.len() < MAX_FAILURES && !self.failures.contains(&failure) {
+            self.failures.push(failure);
+        }
         at.pass(first);
         true
     }
@@ -736,7 +749,9 @@ mod tests {
         assert_eq!(a.send(&runs), Sent::All);
         assert_eq!(receive(&mut b, 1), [b"kept".to_vec()]);
         assert_eq!(a.counters().failed_datagrams, 1);
-        assert!(a.take_failure().is_some());
+        let failures = a.take_failures();
+        assert_eq!(failures.iter().map(|failure| failure.to).collect::<Vec<_>>(), [runs[0].to]);
+        assert!(a.take_failures().is_empty());
     }
 
     #[test]

@@ -86,6 +86,21 @@ fn a_handshake_that_a_lost_relay_swallowed_is_made_anew_when_it_is_back() {
 }
 
 #[test]
+fn an_address_that_the_kernel_calls_unreachable_is_left_at_once() {
+    let mut net = Net::connected();
+    net.pass(Duration::from_secs(5));
+    let before = net.crossed;
+    net.send(0, udp(&net, 0, 1, b"directly"));
+    assert_eq!((net.crossed.direct, net.crossed.relayed), (before.direct + 1, before.relayed));
+    let hop = Hop::direct(net.sides[1].underlay);
+    net.sides[0].engine.unreachable(hop, net.now);
+    net.is_udp_blocked = true;
+    let before = net.crossed;
+    net.send(0, udp(&net, 0, 1, b"by the relay"));
+    assert_eq!((net.crossed.direct, net.crossed.relayed), (before.direct, before.relayed + 1));
+}
+
+#[test]
 fn a_peer_that_speaks_again_is_asked_for_keys_at_once() {
     let mut net = Net::new();
     net.held = Some(Vec::new());
