@@ -29,6 +29,7 @@ use url::{Host, Url};
 use warren_crypto::channel::Initiator;
 use warren_crypto::{MachinePublic, MachineSecret, Random};
 
+use crate::dialled_tcp;
 use crate::http_upgrade::{self, Rewound, UpgradeError, Wish};
 use crate::noise_stream::{NoiseStream, OpenError};
 use crate::tls::{self, Trust};
@@ -355,7 +356,7 @@ pub(crate) async fn connect(
     by_tls: Option<&DialOptions>,
 ) -> io::Result<Box<dyn Duplex>> {
     let tcp = connect_tcp(host, port).await?;
-    let _ = tcp.set_nodelay(true); // only costs time if refused
+    dialled_tcp::prepare(&tcp);
     let Some(options) = by_tls else { return Ok(Box::new(tcp)) };
     let config = match &options.tls {
         Some(config) => Arc::clone(config),

@@ -25,6 +25,7 @@ pub mod acme;
 pub mod answer;
 pub mod certificates;
 pub mod control_dial;
+mod dialled_tcp;
 mod door;
 pub mod exchange;
 pub mod files;

@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::control_dial::Duplex;
+use crate::dialled_tcp;
 use crate::http_upgrade::{self, UpgradeError, Wish};
 use crate::tls::{self, TlsError, Trust};
 use crate::web_socket;
@@ -197,8 +198,7 @@ fn host_header(target: &RelayTarget) -> String {
 async fn tls_stream(target: &RelayTarget) -> Result<TlsStream<TcpStream>, RelayDialError> {
     let name = tls::server_name(&target.host).ok_or_else(|| RelayDialError::Name(target.host.clone()))?;
     let tcp = tcp_stream(target).await?;
-    // Small frames must not wait for each other's acknowledgements.
-    let _ = tcp.set_nodelay(true);
+    dialled_tcp::prepare(&tcp);
     let connector = TlsConnector::from(tls::client_config(target.trust)?);
     connector.connect(name, tcp).await.map_err(|source| RelayDialError::Handshake { host: target.host.clone(), source })
 }
