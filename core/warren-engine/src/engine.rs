@@ -215,6 +215,12 @@ impl Engine {
         self.pump(now);
     }
 
+    /// As [`Paths::rebound`]; keys are asked for anew by what ways there are then.
+    pub fn rebound(&mut self, now: Instant) {
+        self.paths.rebound(now);
+        self.pump(now);
+    }
+
     /// When [`Engine::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -37,9 +37,20 @@ impl Clock {
 }
 
 fn boottime() -> Duration {
+    read(libc::CLOCK_BOOTTIME)
+}
+
+/// How long this host has slept since it was started.
+pub(crate) fn suspended() -> Duration {
+    // In this order the difference is never too large.
+    let boottime = boottime();
+    boottime.saturating_sub(read(libc::CLOCK_MONOTONIC))
+}
+
+fn read(clock: libc::clockid_t) -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: clock_gettime writes one timespec; CLOCK_BOOTTIME exists since Linux 2.6.39, so it cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    // SAFETY: clock_gettime writes one timespec; both clocks exist since Linux 2.6.39, so it cannot fail.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 

@@ -23,7 +23,7 @@ use warren_crypto::{NodePublic, UnixTime};
 use warren_io::udp::UdpCounters;
 use warren_netstack::{Datagram, FlowId};
 use warren_node::{Action, ControlEvent, Node, Notice, RequestId};
-use warren_os::{Tun, Watch, interface_addrs};
+use warren_os::{Tun, Watch};
 use warren_path::LocalSocket;
 use warren_wire::RegionId;
 
@@ -37,6 +37,7 @@ use crate::relays::WantedRelays;
 use crate::socks5::DialError;
 use crate::streams::Streams;
 use crate::supervisor::Order;
+use crate::underlay::{Sleep, Underlay};
 
 /// Something to be done with the node, on the packet thread.
 pub(crate) type Question = Box<dyn FnOnce(&mut Node, Instant, UnixTime) + Send>;
@@ -48,9 +49,9 @@ pub(crate) enum Input {
     Control(RequestId, ControlEvent),
     RelayPackets(RegionId, Vec<(NodePublic, Vec<u8>)>),
     RelayState(RegionId, bool),
-    Resolved(String, Vec<IpAddr>),
     /// The relay of this region says that the node is not there, or no longer.
     RelayPeerGone(RegionId, NodePublic),
+    Resolved(String, Vec<IpAddr>),
     HttpsLatency(RegionId, Option<Duration>),
     /// The host's interface is open.
     Tun(Tun),
@@ -118,10 +119,12 @@ pub(crate) struct EventLoop {
     alarm: Alarm,
     watch: Option<Watch>,
     interface: String,
-    interface_addrs: Vec<IpAddr>,
-    /// Counts losses of addresses of the host.
+    /// As it was last seen.
+    underlay: Option<Underlay>,
+    sleep: Sleep,
+    /// Counts losses of the host's addresses and ways out, and its long sleeps.
     network: u64,
-    /// Counts addresses of the host that came.
+    /// Counts addresses and ways out of the host that came.
     arrivals: u64,
     host_problem: Option<String>,
     /// Packets went through the engine, and the node has not heard its news since.
@@ -157,7 +160,8 @@ impl EventLoop {
             alarm,
             watch,
             interface,
-            interface_addrs: Vec::new(),
+            underlay: None,
+            sleep: Sleep::new(),
             network: 0,
             arrivals: 0,
             host_problem: None,
@@ -193,6 +197,9 @@ impl EventLoop {
                 }
             }
             let now = self.clock.now();
+            if self.sleep.was_long() {
+                self.wake_up(now);
+            }
             if self.node.poll_timeout().is_some_and(|at| at <= now) {
                 self.node.handle_timeout(now, Clock::wall());
             }
@@ -243,6 +250,7 @@ impl EventLoop {
             Input::RelayState(region, connected) => {
                 self.node.engine_mut().relay_state(region, connected, now);
             }
+            Input::RelayPeerGone(region, peer) => self.node.engine_mut().relay_peer_gone(region, &peer, now),
             Input::Resolved(name, addrs) => self.node.handle_resolved(&name, addrs, now, wall),
             Input::HttpsLatency(region, latency) => self.node.handle_https_latency(region, latency, now, wall),
             Input::Tun(tun) => self.packets.attach(tun, &mut self.poller),
@@ -250,7 +258,6 @@ impl EventLoop {
             Input::Watch(watcher) => self.watchers.push(watcher),
             Input::Dial(target, reply) => self.streams.dial(target, reply, self.packets.plane_mut()),
             Input::LocalDialled(flow, result) => self.streams.local_dialled(flow, result, self.packets.plane_mut()),
-            Input::RelayPeerGone(region, peer) => self.node.engine_mut().relay_peer_gone(region, &peer, now),
             Input::OpenDatagrams(reply) => {
                 let _ = reply.send(self.streams.open_datagrams(self.packets.plane_mut()));
             }
@@ -287,34 +294,43 @@ impl EventLoop {
         }
     }
 
-    /// Tells the paths which sockets and addresses there are; a change of addresses is a change of network.
+    /// Looks at the host's addresses and ways out, and tells the paths; any change is another network.
     fn tell_sockets(&mut self) {
-        let addrs = match interface_addrs(&self.interface) {
-            Ok(addrs) => addrs,
+        let underlay = match Underlay::look(&self.interface) {
+            Ok(underlay) => underlay,
             Err(error) => {
-                debug!(%error, "list the host's addresses");
+                debug!(%error, "list the host's addresses and routes");
                 return;
             }
         };
-        let now = self.clock.now();
-        let changed = addrs != self.interface_addrs;
+        let change = self.underlay.as_ref().map(|old| underlay.since(old)).unwrap_or_default();
+        let (addrs, now) = (underlay.addrs.clone(), self.clock.now());
+        self.underlay = Some(underlay);
         let sockets: Vec<LocalSocket> = self.packets.local_sockets();
-        let is_other_network = changed && !self.interface_addrs.is_empty();
-        self.node.engine_mut().set_sockets(sockets, addrs.clone(), is_other_network, now);
-        let lost_one = self.interface_addrs.iter().any(|old| !addrs.contains(old));
-        let gained_one = addrs.iter().any(|new| !self.interface_addrs.contains(new));
-        self.interface_addrs = addrs;
-        if lost_one {
-            // Streams that began at the lost address would notice only when they time out.
-            self.network += 1;
-            self.waiting_orders.push_back(Order::BreakControl);
+        self.node.engine_mut().set_sockets(sockets, addrs, change.is_other_network(), now);
+        if change.has_lost {
+            self.break_streams();
         }
-        if gained_one {
+        if change.has_gained {
             self.arrivals += 1;
         }
-        if lost_one || gained_one {
+        if change.is_other_network() {
             self.order_relays();
         }
+    }
+
+    /// After a long sleep of the host its streams are dead at the other end, and routers have forgotten us.
+    fn wake_up(&mut self, now: Instant) {
+        debug!("the host has slept");
+        self.node.engine_mut().rebound(now);
+        self.break_streams();
+        self.order_relays();
+    }
+
+    /// Streams that stand say nothing any more: they would notice only when they time out.
+    fn break_streams(&mut self) {
+        self.network += 1;
+        self.waiting_orders.push_back(Order::BreakControl);
     }
 
     /// Does everything that the node wants done; Err is for the shell itself, so there is none.

@@ -48,6 +48,7 @@ mod socks5_udp;
 pub mod state_file;
 mod streams;
 mod supervisor;
+mod underlay;
 
 pub use dialer::{Duplex, MeshStream};
 pub use driver::{AskError, Driver, DriverConfig, DriverHandle, Mode, StartError};

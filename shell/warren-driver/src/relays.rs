@@ -76,7 +76,7 @@ pub(crate) struct WantedRelays {
     pub(crate) wanted: BTreeSet<RegionId>,
     pub(crate) map: Arc<RelayMap>,
     pub(crate) key: NodeSecret,
-    /// Counts losses of addresses of the host: streams from an address that is gone say nothing any more.
+    /// Counts losses of the host's addresses and ways out, and its long sleeps: streams from before say nothing any more.
     pub(crate) network: u64,
     /// Counts addresses and ways that came: a relay that could not be reached is tried again at once.
     pub(crate) arrivals: u64,

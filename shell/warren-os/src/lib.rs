@@ -29,7 +29,7 @@ pub use apply::{Applied, ApplyError, Host};
 pub use config::{ConfigProblem, Limits, OsConfig};
 pub use facts::OsFacts;
 pub use tun::{Offloads, READ_BYTES, Tun};
-pub use watch::{Watch, interface_addrs};
+pub use watch::{DefaultRoute, Watch, default_routes, interface_addrs};
 
 /// The `rtm_protocol` of every route we make: `W`. (iproute2's `rt_protos` leaves 0x57 to nobody.)
 pub const ROUTE_PROTOCOL: u8 = 0x57;

@@ -34,10 +34,19 @@ impl Netlink {
 
     /// Asks for a whole table. A table that changed while it was read is read again.
     pub(crate) fn dump(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.dump_some(message, Some)
+    }
+
+    /// As [`Netlink::dump`], keeping of each row what `pick` takes: some tables are long.
+    pub(crate) fn dump_some<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        pick: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_TRIES {
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             let mut rows = Vec::new();
-            if self.receive(|row| rows.push(row))? == Read::Whole {
+            if self.receive(|row| rows.extend(pick(row)))? == Read::Whole {
                 return Ok(rows);
             }
         }

@@ -1,8 +1,8 @@
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use warren_ip::offload::Super;
-use warren_os::{Host, OsConfig, READ_BYTES, Tun, Watch, interface_addrs};
+use warren_os::{Host, OsConfig, READ_BYTES, Tun, Watch, default_routes, interface_addrs};
 
 use crate::namespace::in_namespace;
 
@@ -97,6 +97,34 @@ fn read_until(tun: &Tun, fits: impl Fn(&Super) -> bool) -> Super {
             return burst;
         }
     }
+}
+
+#[test]
+fn the_preferred_default_route_is_told_and_one_into_the_mesh_is_not() {
+    in_namespace("routes", || {
+        let ip = |line: &str| {
+            let done = std::process::Command::new("ip").args(line.split(' ')).status().expect("the program ip");
+            assert!(done.success(), "ip {line}");
+        };
+        for (name, address) in [("one0", "192.0.2.2/24"), ("two0", "198.51.100.2/24"), ("warren0", "100.64.0.2/32")] {
+            ip(&format!("link add {name} type veth peer name x{name}"));
+            ip(&format!("addr add {address} dev {name}"));
+            ip(&format!("link set {name} up"));
+        }
+        let gateways = || -> Vec<Option<IpAddr>> {
+            default_routes("warren0").unwrap().into_iter().map(|route| route.gateway).collect()
+        };
+        assert!(gateways().is_empty());
+        ip("route add default via 192.0.2.1 metric 100");
+        ip("route add default dev warren0 metric 1");
+        let first = "192.0.2.1".parse().unwrap();
+        assert_eq!(gateways(), [Some(first)]);
+        ip("route add default via 198.51.100.1 metric 50");
+        let second = "198.51.100.1".parse().unwrap();
+        assert_eq!(gateways(), [Some(second)], "the addresses are the same, the way is another");
+        ip("route del default via 198.51.100.1");
+        assert_eq!(gateways(), [Some(first)]);
+    });
 }
 
 #[test]
