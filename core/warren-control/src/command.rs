@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use warren_crypto::{MachinePublic, UnixTime};
+use warren_crypto::{MachinePublic, NodePublic, UnixTime};
 use warren_ip::Prefix;
 use warren_wire::{NodeId, RegisterRequest, UserId};
 
@@ -78,8 +78,17 @@ pub enum What {
     Register {
         /// The machine key of the Noise handshake that carried the request: never taken from the request itself.
         machine: MachinePublic,
-        /// The request as received.
-        request: Box<RegisterRequest>,
+        /// The request, as far as it is used ([`crate::register::only_used`]). Shared, for it is decided on more than once.
+        request: Arc<RegisterRequest>,
+    },
+    /// A registration that was answered [`RegisterAnswer::Wait`] and whose client still waits: how does it stand?
+    FollowUp {
+        /// As in the registration.
+        machine: MachinePublic,
+        /// The key that it wants registered.
+        node_key: NodePublic,
+        /// What it waits for.
+        id: AuthId,
     },
     /// An operator lets a waiting machine in, as a device of `user`.
     ApproveRegistration {
@@ -259,7 +268,7 @@ impl What {
     /// The action's name in the audit table.
     pub fn action(&self) -> &'static str {
         match self {
-            Self::Register { .. } => "register",
+            Self::Register { .. } | Self::FollowUp { .. } => "register",
             Self::ApproveRegistration { .. } => "approve_registration",
             Self::RejectRegistration { .. } => "reject_registration",
             Self::Enrol { .. } => "enrol",

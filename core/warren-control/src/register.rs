@@ -45,11 +45,13 @@ pub enum RegisterAnswer {
     Visit(AuthId),
     /// That link is still open: hold the request, and decide it again when [`Event::RegistrationSettled`] names it.
     Wait(AuthId),
+    /// The link that it waited for is not good any more: its client must register anew, with all that it has to say.
+    Over,
 }
 
 impl RegisterAnswer {
-    /// The response for the machine; `None` for [`RegisterAnswer::Wait`], which has none yet. `server_url` has no slash
-    /// at its end.
+    /// The response for the machine; `None` for [`RegisterAnswer::Wait`], which has none yet, and for
+    /// [`RegisterAnswer::Over`], which is none. `server_url` has no slash at its end.
     pub fn response(&self, server_url: &str) -> Option<RegisterResponse> {
         let mut response = RegisterResponse::default();
         match self {
@@ -64,9 +66,28 @@ impl RegisterAnswer {
                 response.node_key_expired = true;
             }
             Self::Visit(id) => response.auth_url = link(server_url, *id),
-            Self::Wait(_) => return None,
+            Self::Wait(_) | Self::Over => return None,
         }
         Some(response)
+    }
+}
+
+/// What of a request is used here: the rest need not lie in memory while a person makes up their mind.
+pub fn only_used(request: RegisterRequest) -> RegisterRequest {
+    /// A link of ours is shorter, whatever the server's address is.
+    const LONGEST_LINK: usize = 2048;
+    let RegisterRequest { version, node_key, old_node_key, auth, expiry, followup, hostinfo, ephemeral, .. } = request;
+    let followup = cut(&followup, LONGEST_LINK).to_owned();
+    RegisterRequest {
+        version,
+        node_key,
+        old_node_key,
+        auth,
+        expiry,
+        followup,
+        hostinfo,
+        ephemeral,
+        ..RegisterRequest::default()
     }
 }
 
@@ -130,7 +151,7 @@ impl Staged {
     pub(crate) fn register(
         &mut self,
         machine: MachinePublic,
-        request: RegisterRequest,
+        request: &Arc<RegisterRequest>,
         now: UnixTime,
         random: &mut Random,
     ) -> Result<Answer, Refusal> {
@@ -153,18 +174,18 @@ impl Staged {
         if auth_key.is_none()
             && let Some(node) = &known
         {
-            return self.come_back(node, &request, now);
+            return self.come_back(node, request, now);
         }
         if !request.followup.is_empty()
-            && let Some(answer) = self.follow_up(machine, &request, now)?
+            && let Some(answer) = self.follow_up(machine, request, now)?
         {
             return Ok(answer);
         }
         match auth_key {
-            Some(text) => self.register_with_key(machine, text.expose(), &request, now),
+            Some(text) => self.register_with_key(machine, text.expose(), request, now),
             None => {
-                let waiting =
-                    Waiting { machine, node_key: request.node_key, request: request.into(), since: now, verdict: None };
+                let request = Arc::clone(request);
+                let waiting = Waiting { machine, node_key: request.node_key, request, since: now, verdict: None };
                 let id = self.state.pending.add(waiting, now, random);
                 self.events.push(Event::RegistrationWaiting(id));
                 Ok(Answer::Register(RegisterAnswer::Visit(id)))
@@ -236,15 +257,43 @@ impl Staged {
         now: UnixTime,
     ) -> Result<Option<Answer>, Refusal> {
         let id = AuthId::from_link(&request.followup).ok_or(RegisterRefusal::Followup)?;
-        match self.state.pending.get(id, now) {
-            Some(waiting) if waiting.machine == machine && waiting.node_key == request.node_key => {
-                match waiting.verdict {
-                    None => Ok(Some(Answer::Register(RegisterAnswer::Wait(id)))),
-                    Some(Verdict::Rejected) => Err(RegisterRefusal::Rejected.into()),
-                    // It was let in, but its node is gone again: else it had been known by its key.
-                    Some(Verdict::Approved(_)) => Ok(None),
-                }
+        self.standing(machine, request.node_key, id, now)
+    }
+
+    /// The same for a client that has waited since: it hears how it stands, and says nothing more itself.
+    pub(crate) fn ask_after(
+        &mut self,
+        machine: MachinePublic,
+        node_key: NodePublic,
+        id: AuthId,
+        now: UnixTime,
+    ) -> Result<Answer, Refusal> {
+        match self.state.registry.node_by_key(&node_key).cloned() {
+            Some(node) if node.machine_key != machine => Err(RegisterRefusal::OtherMachine.into()),
+            Some(node) if node.is_expired(now) => Ok(self.key_expired(node)),
+            Some(node) => Ok(self.authorized(node)),
+            None => {
+                let standing = self.standing(machine, node_key, id, now)?;
+                Ok(standing.unwrap_or(Answer::Register(RegisterAnswer::Over)))
             }
+        }
+    }
+
+    /// What became of a link of this machine; `None` if that says nothing about its registration now.
+    fn standing(
+        &self,
+        machine: MachinePublic,
+        node_key: NodePublic,
+        id: AuthId,
+        now: UnixTime,
+    ) -> Result<Option<Answer>, Refusal> {
+        match self.state.pending.get(id, now) {
+            Some(waiting) if waiting.machine == machine && waiting.node_key == node_key => match waiting.verdict {
+                None => Ok(Some(Answer::Register(RegisterAnswer::Wait(id)))),
+                Some(Verdict::Rejected) => Err(RegisterRefusal::Rejected.into()),
+                // It was let in, but its node is gone again: else it had been known by its key.
+                Some(Verdict::Approved(_)) => Ok(None),
+            },
             _ => Ok(None),
         }
     }

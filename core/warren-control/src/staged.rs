@@ -118,7 +118,8 @@ impl Staged {
 
     fn decide_what(&mut self, what: What, now: UnixTime, random: &mut Random) -> Result<Answer, Refusal> {
         match what {
-            What::Register { machine, request } => self.register(machine, *request, now, random),
+            What::Register { machine, request } => self.register(machine, &request, now, random),
+            What::FollowUp { machine, node_key, id } => self.ask_after(machine, node_key, id, now),
             What::ApproveRegistration { id, user } => self.approve_registration(id, user, now),
             What::RejectRegistration { id } => self.reject_registration(id, now),
             What::Enrol { id, person, refresh, until } => self.enrol(id, *person, refresh, until, now),

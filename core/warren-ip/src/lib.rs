@@ -10,6 +10,7 @@
 //! | sets of addresses that need not be prefixes | [`IpRange`], [`IpRanges`] |
 //! | a checked look at one packet | [`PacketView`], [`Protocol`], [`TcpFlags`] |
 //! | who talks to whom | [`Flow`] |
+//! | who counts as one, where strangers share | [`source_of`], [`heaviest`] |
 //! | Internet checksums | [`checksum`] |
 //! | packets that we make ourselves | [`build`] |
 //! | bursts of one flow as the kernel hands them over | [`offload`] |
@@ -27,9 +28,11 @@ mod packet;
 mod prefix;
 mod prefix_map;
 mod ranges;
+mod source;
 
 pub use flow::Flow;
 pub use packet::{Fragment, Malformed, PacketView, Protocol, TcpFlags};
 pub use prefix::{ParsePrefixError, Prefix};
 pub use prefix_map::{PrefixMap, PrefixSet};
 pub use ranges::{IpRange, IpRanges, ParseRangeError};
+pub use source::{heaviest, source_of};

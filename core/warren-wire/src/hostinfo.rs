@@ -8,27 +8,28 @@ use crate::RegionId;
 use crate::object::wire_object;
 
 wire_object! {
-    /// What a node says about the machine that it runs on. A server stores it whole and shows peers a part of it.
+    /// What a node says about the machine that it runs on. A server stores it whole and shows peers a part of it, so it is
+    /// capped while it is read: anybody may send one.
     pub struct Hostinfo {
         /// Version of the program, e.g. `1.80.0-warren`.
-        [omit] pub ipn_version: String => "IPNVersion",
-        [omit] pub frontend_log_id: String => "FrontendLogID",
+        [text] pub ipn_version: String => "IPNVersion",
+        [text] pub frontend_log_id: String => "FrontendLogID",
         /// 64 hex digits; the vendor's service refuses a registration without it. Never relayed to peers.
-        [omit] pub backend_log_id: String => "BackendLogID",
-        [omit] pub os: String => "OS",
-        [omit] pub os_version: String => "OSVersion",
+        [text] pub backend_log_id: String => "BackendLogID",
+        [text] pub os: String => "OS",
+        [text] pub os_version: String => "OSVersion",
         [omit] pub container: Option<bool> => "Container",
-        [omit] pub env: String => "Env",
-        [omit] pub distro: String => "Distro",
-        [omit] pub distro_version: String => "DistroVersion",
-        [omit] pub distro_code_name: String => "DistroCodeName",
-        [omit] pub app: String => "App",
+        [text] pub env: String => "Env",
+        [text] pub distro: String => "Distro",
+        [text] pub distro_version: String => "DistroVersion",
+        [text] pub distro_code_name: String => "DistroCodeName",
+        [text] pub app: String => "App",
         [omit] pub desktop: Option<bool> => "Desktop",
-        [omit] pub package: String => "Package",
-        [omit] pub device_model: String => "DeviceModel",
-        [omit] pub push_device_token: String => "PushDeviceToken",
+        [text] pub package: String => "Package",
+        [text] pub device_model: String => "DeviceModel",
+        [text] pub push_device_token: String => "PushDeviceToken",
         /// The host's own name, raw; the server makes a [`crate::NodeName`] of it.
-        [omit] pub hostname: String => "Hostname",
+        [text] pub hostname: String => "Hostname",
         [omit] pub shields_up: bool => "ShieldsUp",
         [omit] pub sharee_node: bool => "ShareeNode",
         [omit] pub no_logs_no_support: bool => "NoLogsNoSupport",
@@ -36,25 +37,25 @@ wire_object! {
         [omit] pub wire_ingress: bool => "WireIngress",
         [omit] pub ingress_enabled: bool => "IngressEnabled",
         [omit] pub allows_update: bool => "AllowsUpdate",
-        [omit] pub machine: String => "Machine",
-        [omit] pub go_arch: String => "GoArch",
-        [omit] pub go_arch_var: String => "GoArchVar",
-        [omit] pub go_version: String => "GoVersion",
+        [text] pub machine: String => "Machine",
+        [text] pub go_arch: String => "GoArch",
+        [text] pub go_arch_var: String => "GoArchVar",
+        [text] pub go_version: String => "GoVersion",
         /// Routes that this node offers to serve, default routes (exit node) included.
-        [prefixes] pub routable_ips: Vec<Prefix> => "RoutableIPs",
-        [omit] pub request_tags: Vec<String> => "RequestTags",
-        [omit] pub wol_macs: Vec<String> => "WoLMACs",
-        [omit] pub services: Vec<Service> => "Services",
+        [few_prefixes] pub routable_ips: Vec<Prefix> => "RoutableIPs",
+        [few_texts] pub request_tags: Vec<String> => "RequestTags",
+        [few_texts] pub wol_macs: Vec<String> => "WoLMACs",
+        [few] pub services: Vec<Service> => "Services",
         /// Absent means "as before": a server must not forget the home relay because of it.
         [omit] pub net_info: Option<Box<NetInfo>> => "NetInfo",
-        [omit] pub ssh_host_keys: Vec<String> => "sshHostKeys",
-        [omit] pub cloud: String => "Cloud",
+        [few_texts] pub ssh_host_keys: Vec<String> => "sshHostKeys",
+        [text] pub cloud: String => "Cloud",
         [omit] pub userspace: Option<bool> => "Userspace",
         [omit] pub userspace_router: Option<bool> => "UserspaceRouter",
         [omit] pub app_connector: Option<bool> => "AppConnector",
-        [omit] pub services_hash: String => "ServicesHash",
+        [text] pub services_hash: String => "ServicesHash",
         [omit] pub peer_relay: bool => "PeerRelay",
-        [omit] pub exit_node_id: String => "ExitNodeID",
+        [text] pub exit_node_id: String => "ExitNodeID",
         [omit] pub location: Option<Box<Location>> => "Location",
         [omit] pub tpm: Option<Box<Tpm>> => "TPM",
         [omit] pub state_encrypted: Option<bool> => "StateEncrypted",
@@ -76,10 +77,10 @@ wire_object! {
         /// The home relay that this node chose; peers see it as [`crate::Node::home_derp`].
         [region] pub preferred_derp: Option<RegionId> => "PreferredDERP",
         /// `wired`, `wifi`, `mobile` or empty.
-        [omit] pub link_type: String => "LinkType",
+        [text] pub link_type: String => "LinkType",
         /// `<region>-v4` or `<region>-v6` → seconds.
-        [entries] pub derp_latency: BTreeMap<String, f64> => "DERPLatency",
-        [omit] pub firewall_mode: String => "FirewallMode",
+        [few_entries] pub derp_latency: BTreeMap<String, f64> => "DERPLatency",
+        [text] pub firewall_mode: String => "FirewallMode",
     }
 }
 
@@ -87,19 +88,19 @@ wire_object! {
     /// Something that listens on the node.
     pub struct Service {
         /// `tcp`, `udp`, `peerapi4`, `peerapi6` or `peerapi-dns-proxy`.
-        [always] pub proto: String => "Proto",
+        [always_text] pub proto: String => "Proto",
         [always] pub port: u16 => "Port",
-        [omit] pub description: String => "Description",
+        [text] pub description: String => "Description",
     }
 }
 
 wire_object! {
     /// Where a node stands on earth, for choosing an exit.
     pub struct Location {
-        [omit] pub country: String => "Country",
-        [omit] pub country_code: String => "CountryCode",
-        [omit] pub city: String => "City",
-        [omit] pub city_code: String => "CityCode",
+        [text] pub country: String => "Country",
+        [text] pub country_code: String => "CountryCode",
+        [text] pub city: String => "City",
+        [text] pub city_code: String => "CityCode",
         [omit] pub latitude: f64 => "Latitude",
         [omit] pub longitude: f64 => "Longitude",
         [omit] pub priority: i64 => "Priority",
@@ -109,11 +110,11 @@ wire_object! {
 wire_object! {
     /// The machine's trusted platform module.
     pub struct Tpm {
-        [omit] pub manufacturer: String => "Manufacturer",
-        [omit] pub vendor: String => "Vendor",
+        [text] pub manufacturer: String => "Manufacturer",
+        [text] pub vendor: String => "Vendor",
         [omit] pub model: i64 => "Model",
         [omit] pub firmware_version: u64 => "FirmwareVersion",
         [omit] pub spec_revision: i64 => "SpecRevision",
-        [omit] pub family_indicator: String => "FamilyIndicator",
+        [text] pub family_indicator: String => "FamilyIndicator",
     }
 }

@@ -21,7 +21,7 @@ impl<'de> Deserialize<'de> for Prefixes {
     }
 }
 
-fn read_prefix(text: &str) -> Option<Prefix> {
+pub(crate) fn read_prefix(text: &str) -> Option<Prefix> {
     let (addr, bits) = text.split_once('/')?;
     Prefix::masked(addr.parse().ok()?, bits.parse().ok()?)
 }

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod capability;
+mod capped;
 mod dns_config;
 mod filter_rules;
 pub mod framing;

@@ -24,6 +24,12 @@
 //! | `always_entries` | map | as `{}` | 〃 |
 //! | `prefixes`, `maybe_prefixes` | `Vec<Prefix>`, `Option` of it | no | host bits are masked, unreadable entries left out |
 //! | `always_prefixes` | `Vec<Prefix>` | as `[]` | 〃 |
+//! | `text` | `String` | no | cut after 1024 bytes |
+//! | `always_text` | `String` | yes | 〃 |
+//! | `few` | `Vec` | no | as many as are plausible, the rest left out |
+//! | `few_texts` | `Vec<String>` | no | 〃, each cut after 4096 bytes |
+//! | `few_prefixes` | `Vec<Prefix>` | no | 〃, as `prefixes` |
+//! | `few_entries` | map | no | 〃, as `entries` |
 //! | `endpoints`, `maybe_endpoints` | `Vec<SocketAddr>`, `Option` of it | no | IPv6 zones are cut off, unreadable entries left out |
 
 use std::fmt;
@@ -130,6 +136,7 @@ macro_rules! wire_object {
     (@put $map:ident, always_bytes, $key:literal, $value:expr) => {
         $map.serialize_entry($key, &(!$value.is_empty()).then(|| $crate::object::Base64($value.clone())))?;
     };
+    (@put $map:ident, always_text, $key:literal, $value:expr) => { $map.serialize_entry($key, $value)?; };
     (@put $map:ident, always_entries, $key:literal, $value:expr) => { $map.serialize_entry($key, $value)?; };
     (@put $map:ident, always_prefixes, $key:literal, $value:expr) => { $map.serialize_entry($key, $value)?; };
     (@put $map:ident, $kind:ident, $key:literal, $value:expr) => {
@@ -168,6 +175,24 @@ macro_rules! wire_object {
     (@get $map:ident, lists) => { $crate::object::lists($map.next_value()?) };
     (@get $map:ident, entries) => { $crate::object::entries($map.next_value()?) };
     (@get $map:ident, always_entries) => { $crate::object::wire_object!(@get $map, entries) };
+    (@get $map:ident, text) => {
+        $map.next_value::<Option<$crate::capped::Text<{ $crate::capped::LONGEST_TEXT }>>>()?
+            .map(|text| text.0).unwrap_or_default()
+    };
+    (@get $map:ident, always_text) => { $crate::object::wire_object!(@get $map, text) };
+    (@get $map:ident, few) => {
+        $map.next_value::<Option<$crate::capped::Few<_>>>()?.map(|few| few.0).unwrap_or_default()
+    };
+    (@get $map:ident, few_texts) => {
+        $map.next_value::<Option<$crate::capped::Few<$crate::capped::Text<{ $crate::capped::LONGEST_ENTRY }>>>>()?
+            .map(|few| few.0.into_iter().map(|text| text.0).collect()).unwrap_or_default()
+    };
+    (@get $map:ident, few_prefixes) => {
+        $map.next_value::<Option<$crate::capped::FewPrefixes>>()?.map(|few| few.0).unwrap_or_default()
+    };
+    (@get $map:ident, few_entries) => {
+        $map.next_value::<Option<$crate::capped::FewEntries<_>>>()?.map(|few| few.0).unwrap_or_default()
+    };
     (@get $map:ident, $kind:ident) => { $map.next_value::<Option<_>>()?.unwrap_or_default() };
 }
 pub(crate) use wire_object;

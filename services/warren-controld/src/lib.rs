@@ -6,6 +6,7 @@
 //! | [`service`] | [`Service`]: opened from a configuration; [`Service::routes`] for a shared port, [`Service::run`] for its life |
 //! | `state_dir` | the Noise key on the disk |
 //! | `writer`, [`registry`] | the one task that decides and commits, and everybody's way to it |
+//! | `held` | requests that stay open until a person has decided |
 //! | `noise_endpoint`, `register`, `map_stream`, `ask_node` | what clients speak |
 //! | `extra_records` | names from a file that is followed |
 //! | [`admission`] | what relays ask |
@@ -33,6 +34,7 @@ mod concerns;
 pub mod config;
 mod download;
 mod extra_records;
+mod held;
 mod map_stream;
 mod noise_endpoint;
 mod oidc;

@@ -27,7 +27,7 @@ use warren_wire::{MapRequest, MapResponse, NodeId, framing};
 
 use crate::clock;
 use crate::noise_endpoint::Machine;
-use crate::register::{BODY_DEADLINE, LARGEST_REQUEST, refuse_old};
+use crate::register::{BODY_DEADLINE, LARGEST_OF_A_STRANGER, LARGEST_REQUEST, refuse_old};
 use crate::service::Shared;
 
 /// A client that has not taken one frame in this time has given up on the stream itself.
@@ -40,7 +40,9 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
     if request.method() != Method::POST {
         return answer::text(StatusCode::METHOD_NOT_ALLOWED, "use POST");
     }
-    let body = match answer::read_body(request.into_body(), LARGEST_REQUEST, BODY_DEADLINE).await {
+    let is_known = shared.registry.snapshot().registry().nodes_of_machine(&machine.key).next().is_some();
+    let largest = if is_known { LARGEST_REQUEST } else { LARGEST_OF_A_STRANGER };
+    let body = match answer::read_body(request.into_body(), largest, BODY_DEADLINE).await {
         Ok(body) => body,
         Err(error) => return error.response(),
     };

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use warren_control::register::refused;
-use warren_control::{Actor, Answer, Command, What};
+use warren_control::register::{only_used, refused};
+use warren_control::{Actor, Answer, Command, RegisterAnswer, What};
 use warren_io::answer::{self, Body};
 use warren_wire::{CapabilityVersion, RegisterRequest};
 
@@ -20,6 +20,9 @@ use crate::service::Shared;
 /// Largest request inside a channel (§0).
 pub(crate) const LARGEST_REQUEST: usize = 1 << 20;
 
+/// Largest request of a machine that nobody knows yet. Registrations in the field have two to four thousand bytes.
+pub(crate) const LARGEST_OF_A_STRANGER: usize = 64 << 10;
+
 /// For the whole of a request's body.
 pub(crate) const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -27,7 +30,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
     if request.method() != Method::POST {
         return answer::text(StatusCode::METHOD_NOT_ALLOWED, "use POST");
     }
-    let body = match answer::read_body(request.into_body(), LARGEST_REQUEST, BODY_DEADLINE).await {
+    let body = match answer::read_body(request.into_body(), LARGEST_OF_A_STRANGER, BODY_DEADLINE).await {
         Ok(body) => body,
         Err(error) => return error.response(),
     };
@@ -39,9 +42,12 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
         return too_old;
     }
     let actor = Actor::Machine { key: machine.key, from: Some(machine.from) };
-    let what = What::Register { machine: machine.key, request: Box::new(request) };
+    let what = What::Register { machine: machine.key, request: Arc::new(only_used(request)) };
     // With a follow-up, the answer comes when an operator has decided; a client that leaves drops this future.
     match shared.registry.command(Command { actor, what }).await {
+        Ok(Answer::Register(RegisterAnswer::Over)) => {
+            answer::text(StatusCode::SERVICE_UNAVAILABLE, "the link has run out; ask for another")
+        }
         Ok(Answer::Register(granted)) => match granted.response(&shared.server_url) {
             Some(response) => answer::json(&response),
             None => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),

@@ -17,6 +17,7 @@ use warren_crypto::Random;
 use warren_store::{CommitError, Store};
 
 use crate::clock;
+use crate::held::HeldRequests;
 use crate::registry::{CommandError, Input, Job, WriterEnds};
 
 /// At most forty pictures a second: every session looks at every one.
@@ -27,10 +28,6 @@ const LARGEST_BATCH: usize = 1024;
 
 /// Soft facts go to the disk this long after they were said.
 const SOFT_DELAY: Duration = Duration::from_secs(1);
-
-/// A registration that waits for an operator is decided again this often even if nothing was settled: its link may have
-/// run out, or its client may have left.
-const HELD_FOR: Duration = Duration::from_secs(30);
 
 /// Why the writer stopped before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -49,17 +46,11 @@ pub(crate) struct Writer {
     random: Random,
     ends: WriterEnds,
     /// Registrations without an answer yet.
-    held: Vec<Held>,
+    held: HeldRequests,
     /// Soft facts that the database has not taken yet.
     unsaved: Vec<SoftRow>,
     save_soft_at: Option<Instant>,
     last_picture: Instant,
-}
-
-struct Held {
-    id: AuthId,
-    job: Job,
-    again_at: Instant,
 }
 
 /// What one turn of the loop has gathered.
@@ -77,7 +68,7 @@ impl Writer {
             store,
             random,
             ends,
-            held: Vec::new(),
+            held: HeldRequests::default(),
             unsaved: Vec::new(),
             save_soft_at: None,
             last_picture: clock::now(),
@@ -118,8 +109,7 @@ impl Writer {
     }
 
     fn deadline(&self) -> Instant {
-        let held = self.held.iter().map(|held| held.again_at).min();
-        let others = held.into_iter().chain(self.save_soft_at);
+        let others = self.held.deadline().into_iter().chain(self.save_soft_at);
         others.fold(self.control.poll_timeout(), Instant::min)
     }
 
@@ -178,7 +168,7 @@ impl Writer {
         while let Some(command) = self.control.poll_ask() {
             jobs.push(Job { command, reply: oneshot::channel().0 });
         }
-        jobs.extend(self.take_held(|held| held.again_at <= now));
+        jobs.extend(self.held.take_due(now));
         let mut answers = Vec::new();
         let mut settled = Vec::new();
         if !jobs.is_empty() {
@@ -193,16 +183,12 @@ impl Writer {
         }
         for (job, answer) in answers {
             match answer {
-                Ok(Answer::Register(RegisterAnswer::Wait(id))) => self.hold(id, job),
+                Ok(Answer::Register(RegisterAnswer::Wait(id))) => self.held.hold(id, job, clock::now()),
                 answer => drop(job.reply.send(answer)), // whoever asked may have left
             }
         }
         // Those who wait for what was just settled ask again, in the next batch.
-        for held in &mut self.held {
-            if settled.contains(&held.id) {
-                held.again_at = now;
-            }
-        }
+        self.held.settled(&settled, now);
         for ready in turn.ready {
             let _ = ready.send(());
         }
@@ -278,19 +264,6 @@ impl Writer {
                 None => return (staged.finish(), answers),
             }
         }
-    }
-
-    fn hold(&mut self, id: AuthId, job: Job) {
-        if !job.reply.is_closed() {
-            self.held.push(Held { id, job, again_at: clock::now() + HELD_FOR });
-        }
-    }
-
-    fn take_held(&mut self, is_due: impl Fn(&Held) -> bool) -> Vec<Job> {
-        let (due, rest) = std::mem::take(&mut self.held).into_iter().partition(|held| is_due(held));
-        self.held = rest;
-        let due: Vec<Held> = due;
-        due.into_iter().map(|held| held.job).filter(|job| !job.reply.is_closed()).collect()
     }
 
     async fn save_soft(&mut self) {

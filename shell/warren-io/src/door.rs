@@ -12,10 +12,11 @@
 //! their cap new ones are refused.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
+use warren_ip::source_of;
 
 /// Caps of one listener.
 #[derive(Clone, Copy, Debug)]
@@ -171,17 +172,6 @@ impl Drop for Ticket {
     }
 }
 
-/// What counts as one source: an IPv4 address, or the IPv6 network of /64 that one household has.
-fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,15 +218,5 @@ mod tests {
         assert_eq!(door.totals(), (0, 1));
         drop(upgraded);
         assert_eq!(door.totals(), (0, 0));
-    }
-
-    #[test]
-    fn one_household_is_one_source() {
-        let a: IpAddr = "2001:db8:1:2::1".parse().expect("valid");
-        let b: IpAddr = "2001:db8:1:2:ffff::9".parse().expect("valid");
-        let c: IpAddr = "2001:db8:1:3::1".parse().expect("valid");
-        assert_eq!(source_of(a), source_of(b));
-        assert_ne!(source_of(a), source_of(c));
-        assert_eq!(source_of("::ffff:192.0.2.1".parse().expect("valid")), ip(1));
     }
 }

@@ -69,7 +69,7 @@ struct Held {
     stream: StreamId,
     request: u64,
     machine: MachinePublic,
-    registration: Box<RegisterRequest>,
+    registration: Arc<RegisterRequest>,
     waits_for: AuthId,
 }
 
@@ -292,8 +292,8 @@ impl ControlHost {
         let machine = connection.machine.expect("a node says hello first");
         match message.tag {
             talk::REGISTER => {
-                let registration = serde_json::from_slice(&message.body).expect("a registration");
-                self.register(world, stream, message.request, machine, registration)?;
+                let registration: RegisterRequest = serde_json::from_slice(&message.body).expect("a registration");
+                self.register(world, stream, message.request, machine, Arc::new(registration))?;
             }
             talk::STREAM => self.open_stream(world, stream, &message, machine),
             talk::UPDATE => {
@@ -317,10 +317,10 @@ impl ControlHost {
         stream: StreamId,
         request: u64,
         machine: MachinePublic,
-        registration: Box<RegisterRequest>,
+        registration: Arc<RegisterRequest>,
     ) -> Result<(), Died> {
         let actor = Actor::Machine { key: machine, from: None };
-        let what = What::Register { machine, request: registration.clone() };
+        let what = What::Register { machine, request: Arc::clone(&registration) };
         let response = match self.decide(world, Command { actor, what })? {
             Ok(Answer::Register(RegisterAnswer::Wait(waits_for))) => {
                 self.held.push(Held { stream, request, machine, registration, waits_for });

@@ -19,6 +19,7 @@ fn word(answer: &Result<Answer, Refusal>) -> String {
         Ok(Answer::Register(RegisterAnswer::KeyExpired { .. })) => "key expired".to_owned(),
         Ok(Answer::Register(RegisterAnswer::Visit(_))) => "visit".to_owned(),
         Ok(Answer::Register(RegisterAnswer::Wait(_))) => "wait".to_owned(),
+        Ok(Answer::Register(RegisterAnswer::Over)) => "over".to_owned(),
         Ok(other) => format!("{other:?}"),
         Err(refusal) => refusal.to_string(),
     }
@@ -337,6 +338,24 @@ fn an_operator_turns_a_machine_away() {
     check(&mut world, register(1, 11, None, follow), "registration was rejected");
     let ann = world.user("ann");
     assert!(world.ask(What::ApproveRegistration { id, user: ann }).is_err());
+}
+
+#[test]
+fn whoever_waits_asks_after_its_link_and_for_nothing_more() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let (id, _) = link(world.ask(register(1, 11, None, |_| {})));
+    let ask = |seed: u8, key: u8| What::FollowUp { machine: machine(seed), node_key: node_key(key), id };
+    check(&mut world, ask(1, 11), "wait");
+    check(&mut world, ask(2, 21), "over");
+    check(&mut world, ask(1, 12), "over");
+    world.ask(What::ApproveRegistration { id, user: ann }).expect("granted");
+    check(&mut world, ask(1, 11), "in 1");
+    check(&mut world, ask(2, 11), "node exists with a different machine key");
+    check(&mut world, ask(2, 21), "over");
+    world.ask(What::DeleteNode { node: warren_wire::NodeId(1) }).expect("granted");
+    check(&mut world, ask(1, 11), "over");
+    assert!(world.control.all_waiting(world.wall).is_empty(), "asking makes no link");
 }
 
 #[test]

@@ -209,5 +209,5 @@ pub fn register(
         ..RegisterRequest::default()
     };
     change(&mut request);
-    What::Register { machine: machine(machine_seed), request: Box::new(request) }
+    What::Register { machine: machine(machine_seed), request: Arc::new(request) }
 }

@@ -1,6 +1,7 @@
 //! A hundred claimants at once at the one writer: nobody gets what another has, and one-time means once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use warren_control::register::RegisterAnswer;
@@ -24,7 +25,7 @@ fn claim(number: u8, key: &str, hostname: &str) -> Command {
         ..RegisterRequest::default()
     };
     let actor = Actor::Machine { key: machine, from: None };
-    Command { actor, what: What::Register { machine, request: Box::new(request) } }
+    Command { actor, what: What::Register { machine, request: Arc::new(request) } }
 }
 
 /// All at once; what each was answered.

@@ -74,6 +74,31 @@ async fn a_machine_without_a_key_waits_at_its_page_until_an_operator_lets_it_in(
 }
 
 #[tokio::test]
+async fn a_stranger_is_not_listened_to_for_long() {
+    let world = start().await;
+    let machine = Machine::new(&world, 1, &"x".repeat(100 << 10)).await;
+    let (status, _) = machine.post("/machine/register", &machine.register_request(None)).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let (status, _) = machine.post("/machine/map", &machine.map_request()).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn of_three_requests_that_wait_for_one_machine_the_oldest_goes() {
+    let world = start().await;
+    let machine = Machine::new(&world, 1, "a").await;
+    let request = machine.register_request(None);
+    let link = machine.register(&request).await.auth_url;
+    let follow_up = RegisterRequest { followup: link.clone(), ..request };
+    let wait = || machine.post("/machine/register", &follow_up);
+    let (first, second, third) = (wait(), wait(), wait());
+    tokio::pin!(first, second, third);
+    // Whichever came first: one of the three is sent away while nobody has decided, and the others hear the decision.
+    let (status, _) = tokio::select! { a = &mut first => a, a = &mut second => a, a = &mut third => a };
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
 async fn a_machine_that_is_turned_away_hears_so() {
     let world = start().await;
     let machine = Machine::new(&world, 1, "a").await;

@@ -1,6 +1,7 @@
 //! A control server over a real store, and batches to commit.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use warren_control::register::RegisterAnswer;
@@ -84,7 +85,7 @@ pub fn register(machine: u8, node_key: u8, auth_key: &str, hostname: &str) -> Wh
         hostinfo: Some(Box::new(Hostinfo { hostname: hostname.to_owned(), ..Hostinfo::default() })),
         ..RegisterRequest::default()
     };
-    What::Register { machine: MachineSecret::from_seed([machine; 32]).public(), request: Box::new(request) }
+    What::Register { machine: MachineSecret::from_seed([machine; 32]).public(), request: Arc::new(request) }
 }
 
 pub fn is_in(answer: &Result<Answer, Refusal>) -> bool {
