@@ -8,6 +8,7 @@ mod life;
 mod places;
 mod qr;
 mod rights;
+mod safe;
 mod settings;
 mod table;
 mod words;
@@ -144,7 +145,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // A reader that has left (`warren status | head -1`) is no failure to speak of.
             if !is_broken_pipe(&error) {
-                eprintln!("warren: {error:#}");
+                eprintln!("warren: {}", safe::lines(&format!("{error:#}")));
             }
             ExitCode::FAILURE
         }

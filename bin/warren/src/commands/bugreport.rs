@@ -24,25 +24,25 @@ pub async fn run(client: &Client, command: &BugReport) -> Result<()> {
         println!("note: {note}");
     }
     match client.status(true).await {
-        Err(error) => println!("daemon: {error}"),
+        Err(error) => println!("daemon: {}", crate::safe::lines(&error.to_string())),
         Ok(status) => {
             println!(
                 "daemon: version {}, state {}, interface {}",
                 status.warren_version, status.backend_state, status.tun
             );
             for problem in &status.health {
-                println!("health: {problem}");
+                println!("health: {}", crate::safe::line(problem));
             }
             let peers = status.peer.as_ref().map_or(0, |peers| peers.len());
             println!("peers: {peers}");
             if command.diagnose {
-                println!("status: {}", serde_json::to_string_pretty(&status)?);
+                println!("status: {}", crate::safe::json(&status)?);
             }
         }
     }
     match client.counters().await {
-        Err(error) => println!("counters: {error}"),
-        Ok(counters) => println!("counters: {}", serde_json::to_string_pretty(&without_addresses(counters))?),
+        Err(error) => println!("counters: {}", crate::safe::lines(&error.to_string())),
+        Ok(counters) => println!("counters: {}", crate::safe::json(&without_addresses(counters))?),
     }
     Ok(())
 }

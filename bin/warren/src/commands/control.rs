@@ -9,7 +9,7 @@ use serde::Serialize;
 use warren_api::admin::{AskNode, Client, CreateKey, CreateUser, ExpireNode, Node, PreAuthKey, User};
 use warren_crypto::UnixTime;
 
-use crate::{table, words};
+use crate::{safe, table, words};
 
 /// Without a time, a key is good for an hour: long enough to walk to the other machine.
 const KEY_LIFETIME: &str = "1h";
@@ -259,7 +259,7 @@ pub async fn run(client: &Client, command: &Operate) -> Result<()> {
             }
             println!("The server works.");
             for warning in &health.warnings {
-                println!("Look at this: {warning}");
+                println!("Look at this: {}", safe::line(warning));
             }
             Ok(())
         }
@@ -279,7 +279,7 @@ async fn users(client: &Client, command: &Users) -> Result<()> {
             if output.json {
                 return print_json(&user);
             }
-            println!("User {} has the id {}.", user.name, user.id);
+            println!("User {} has the id {}.", safe::line(&user.name), user.id);
         }
         Users::List(output) => {
             let users = client.users().await?;
@@ -337,18 +337,18 @@ async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
         }
         Nodes::Register { user, auth_id } => {
             let node = client.register(user, auth_id).await?;
-            println!("{} has joined as {}.", node.given_name, node.ip_addresses.join(", "));
+            println!("{} has joined as {}.", safe::line(&node.given_name), node.ip_addresses.join(", "));
         }
         Nodes::Approve { what, user, auth_id } => match (waiting_id(what, auth_id), user) {
             (Some(id), Some(user)) => {
                 let node = client.register(user, id).await?;
-                println!("{} has joined as {}.", node.given_name, node.ip_addresses.join(", "));
+                println!("{} has joined as {}.", safe::line(&node.given_name), node.ip_addresses.join(", "));
             }
             (Some(id), None) => client.approve(id).await?,
             (None, _) => {
                 let id = find(client, what.as_deref().unwrap_or_default()).await?.id;
                 let node = client.set_authorized(&id, true).await?;
-                println!("{} is in the network as {}.", node.given_name, node.ip_addresses.join(", "));
+                println!("{} is in the network as {}.", safe::line(&node.given_name), node.ip_addresses.join(", "));
             }
         },
         Nodes::Reject { what, auth_id } => match waiting_id(what, auth_id) {
@@ -356,7 +356,7 @@ async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
             None => {
                 let id = find(client, what.as_deref().unwrap_or_default()).await?.id;
                 let node = client.set_authorized(&id, false).await?;
-                println!("{} is kept out of the network.", node.given_name);
+                println!("{} is kept out of the network.", safe::line(&node.given_name));
             }
         },
         Nodes::Expire { node, after, never } => {
@@ -394,7 +394,7 @@ async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
         Nodes::Ask { node, path } => {
             let id = find(client, node).await?.id;
             let question = AskNode { path: path.clone(), ..AskNode::default() };
-            println!("{}", printable(&client.ask_node(&id, &question).await?.answer));
+            println!("{}", safe::lines(client.ask_node(&id, &question).await?.answer.trim_end()));
         }
         Nodes::Delete { node } => {
             let id = find(client, node).await?.id;
@@ -425,11 +425,6 @@ async fn routes(client: &Client, node: Option<&str>, output: &Output) -> Result<
 
 fn in_words(networks: &[String]) -> String {
     if networks.is_empty() { "no network now".to_owned() } else { networks.join(", ") }
-}
-
-/// What a device said, without what could play with the terminal.
-fn printable(text: &str) -> String {
-    text.trim_end().chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 async fn keys(client: &Client, command: &Keys) -> Result<()> {
@@ -488,7 +483,7 @@ async fn policy(client: &Client, command: &Policy) -> Result<()> {
             if policy.policy.is_empty() {
                 eprintln!("There is no policy: everyone reaches everyone.");
             } else {
-                println!("{}", policy.policy.trim_end());
+                println!("{}", safe::lines(policy.policy.trim_end()));
             }
         }
         Policy::Set { file } => {
@@ -514,7 +509,7 @@ async fn auth(client: &Client, command: &Auth) -> Result<()> {
         }
         Auth::Register { user, auth_id } => {
             let node = client.register(user, auth_id).await?;
-            println!("{} has joined as {}.", node.given_name, node.ip_addresses.join(", "));
+            println!("{} has joined as {}.", safe::line(&node.given_name), node.ip_addresses.join(", "));
         }
         Auth::Approve { auth_id } => client.approve(auth_id).await?,
         Auth::Reject { auth_id } => client.reject(auth_id).await?,
@@ -553,6 +548,6 @@ fn now() -> UnixTime {
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    println!("{}", safe::json(value)?);
     Ok(())
 }

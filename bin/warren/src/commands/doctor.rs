@@ -10,7 +10,7 @@ use warren_api::local::{BackendState, Client, Status};
 use warren_io::{DialOptions, fetch_server_key};
 use warren_os::{DEFAULT_INTERFACE, Host};
 
-use crate::{places, words};
+use crate::{places, safe, words};
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Doctor {
@@ -34,11 +34,11 @@ use Finding::{Unknown, Well, Wrong};
 pub async fn run(client: &Client, command: &Doctor, named: bool) -> Result<()> {
     let mut wrong = 0;
     let mut say = |finding: Finding| match finding {
-        Well(text) => println!("ok       {text}"),
-        Unknown(text) => println!("unknown  {text}"),
+        Well(text) => println!("ok       {}", safe::line(&text)),
+        Unknown(text) => println!("unknown  {}", safe::line(&text)),
         Wrong(text, advice) => {
             wrong += 1;
-            println!("WRONG    {text}\n         -> {advice}");
+            println!("WRONG    {}\n         -> {}", safe::line(&text), safe::line(&advice));
         }
     };
     let sockets = if named { vec![client.socket().to_owned()] } else { usual_sockets(client.socket()) };

@@ -25,7 +25,7 @@ pub async fn run(client: &Client, command: &Get) -> Result<()> {
     if command.json {
         let object: serde_json::Map<_, _> =
             shown.into_iter().map(|(flag, value)| ((*flag).to_owned(), value.clone())).collect();
-        println!("{}", serde_json::to_string_pretty(&object)?);
+        println!("{}", crate::safe::json(&object)?);
     } else if wanted.is_some() {
         shown.iter().for_each(|(_, value)| println!("{}", settings::shown(value)));
     } else {

@@ -130,7 +130,7 @@ async fn in_network(
         let entered = enter(&client, login, command.hostname.as_deref()).await;
         Some(match entered {
             Ok(status) => {
-                println!("{}", greeting(&status, command, standing));
+                println!("{}", crate::safe::lines(&greeting(&status, command, standing)));
                 Ok(())
             }
             Err(error) => Err(error),

@@ -25,7 +25,7 @@ enum MetricsCommand {
 pub async fn run(client: &Client, command: &Metrics) -> Result<()> {
     let text = client.user_metrics().await?;
     match &command.command {
-        None | Some(MetricsCommand::Print) => print!("{text}"),
+        None | Some(MetricsCommand::Print) => print!("{}", crate::safe::lines(&text)),
         Some(MetricsCommand::Write { file }) => write_whole(file, text.as_bytes())?,
     }
     Ok(())

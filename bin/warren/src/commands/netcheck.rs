@@ -21,11 +21,11 @@ pub struct Netcheck {
 pub async fn run(client: &Client, command: &Netcheck) -> Result<()> {
     let report = client.netcheck().await?;
     if command.json || command.format == "json" {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", crate::safe::json(&report)?);
         return Ok(());
     }
     if command.format == "json-line" {
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", crate::safe::json_line(&report)?);
         return Ok(());
     }
     let regions = client.derp_map().await?.map(|map| {
@@ -35,7 +35,7 @@ pub async fn run(client: &Client, command: &Netcheck) -> Result<()> {
             .map(|(id, region)| (id.0.to_string(), (region.region_code.clone(), region.region_name.clone())));
         named.collect::<BTreeMap<_, _>>()
     });
-    print!("{}", render(&report, &regions.unwrap_or_default()));
+    print!("{}", crate::safe::lines(&render(&report, &regions.unwrap_or_default())));
     Ok(())
 }
 

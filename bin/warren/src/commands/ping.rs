@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::task::JoinSet;
 use warren_api::local::{Client, ClientError, PingKind, PingResult};
 
-use crate::{find, words};
+use crate::{find, safe, words};
 
 /// Between two questions of one ping that has no answer yet.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -108,7 +108,7 @@ async fn probe(client: &Client, ip: IpAddr, kind: PingKind, size: usize) -> Resu
 
 fn show(command: &Ping, result: &PingResult, kind: PingKind) -> Result<()> {
     if command.json {
-        println!("{}", serde_json::to_string(result)?);
+        println!("{}", crate::safe::json_line(result)?);
         return Ok(());
     }
     let via = match kind {
@@ -117,6 +117,7 @@ fn show(command: &Ping, result: &PingResult, kind: PingKind) -> Result<()> {
         other => other.as_str().to_string(),
     };
     let name = result.node_name.split('.').next().unwrap_or_default();
-    println!("pong from {name} ({}) via {via} in {}", result.node_ip, words::latency(result.latency_seconds));
+    let took = words::latency(result.latency_seconds);
+    println!("pong from {} ({}) via {} in {took}", safe::line(name), result.node_ip, safe::line(&via));
     Ok(())
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use warren_api::local::status::ZERO_TIME;
 use warren_api::local::{BackendState, Client, PeerStatus, Status, watch};
 
-use crate::table;
+use crate::{safe, table};
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct StatusCommand {
@@ -42,7 +42,7 @@ pub async fn run(client: &Client, command: &StatusCommand) -> Result<()> {
         }
         // A stopped node is a state to show here, not an error.
         if let Err(error) = once(client, command).await {
-            println!("{error:#}");
+            println!("{}", safe::lines(&format!("{error:#}")));
         }
         // Paths change without a message on the bus, so it is looked at every two seconds as well.
         match tokio::time::timeout(Duration::from_secs(2), bus.next()).await {
@@ -60,7 +60,7 @@ async fn once(client: &Client, command: &StatusCommand) -> Result<()> {
     }
     if command.json {
         // Scripts poll BackendState, so this succeeds in every state.
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        println!("{}", crate::safe::json(&status)?);
         return Ok(());
     }
     match BackendState::parse(&status.backend_state) {
@@ -97,7 +97,7 @@ fn render(status: &Status, command: &StatusCommand) -> String {
     if !tail.is_empty() {
         text.push_str("\n\n# Health check:");
         for line in tail {
-            text.push_str(&format!("\n#     - {line}"));
+            text.push_str(&format!("\n#     - {}", safe::line(&line)));
         }
     }
     text

@@ -33,7 +33,7 @@ pub async fn run(client: &Client, command: &Switch) -> Result<()> {
     }
     let wanted = find(&profiles, &command.network[0])?;
     if wanted.id == current {
-        println!("Already on account \"{}\"", wanted.name);
+        println!("Already on account \"{}\"", crate::safe::line(&wanted.name));
         return Ok(());
     }
     client.switch_profile(&wanted.id).await?;
@@ -66,7 +66,7 @@ fn list(profiles: &[LoginProfile], current: &str, json: bool) -> Result<()> {
                     "account": p.name, "selected": p.id == current})
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        println!("{}", crate::safe::json(&rows)?);
         return Ok(());
     }
     let rows = profiles.iter().map(|p| {

@@ -7,7 +7,7 @@ use clap::Args;
 use warren_api::local::{BackendState, Client, MaskedPrefs, Notify, Prefs, StartOptions, Status};
 
 use crate::settings::{self, Settings};
-use crate::words;
+use crate::{safe, words};
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Up {
@@ -101,7 +101,7 @@ pub async fn run(client: &Client, up: &Up) -> Result<()> {
         client.edit_prefs(&MaskedPrefs::new().set("WantRunning", true)).await?;
         if status.backend_state == BackendState::Starting.as_str() {
             // It has been at it for a while; what keeps it is no news on the bus any more.
-            status.health.iter().for_each(|problem| eprintln!("# {problem}"));
+            status.health.iter().for_each(|problem| eprintln!("# {}", safe::line(problem)));
         }
         return wait(client, &mut bus, &up.login).await;
     }
@@ -174,7 +174,7 @@ async fn follow(
     // What happened before the bus was open is not on it.
     let status = client.status(false).await?;
     if !status.auth_url.is_empty() {
-        show_url(login, shown, &status.auth_url);
+        show_url(login, shown, &status.auth_url)?;
     }
     if status.backend_state == BackendState::Running.as_str() && login.auth_key.is_none() && shown.url.is_none() {
         return arrived(client, login, shown).await;
@@ -184,10 +184,10 @@ async fn follow(
             bail!("{text}");
         }
         if let Some(text) = &notice.warren_retrying {
-            eprintln!("{text}; trying again");
+            eprintln!("{}; trying again", safe::line(text));
         }
         if let Some(url) = notice.browse_to_url.as_deref().filter(|url| !url.is_empty()) {
-            show_url(login, shown, url);
+            show_url(login, shown, url)?;
         }
         // A node that was in already stays in its state all the while.
         if notice.login_finished.is_some()
@@ -211,32 +211,33 @@ fn state(notice: &Notify) -> Option<BackendState> {
     notice.state.and_then(BackendState::from_number)
 }
 
-fn show_url(login: &Login, shown: &mut Shown, url: &str) {
+fn show_url(login: &Login, shown: &mut Shown, url: &str) -> Result<()> {
     if shown.url.as_deref() == Some(url) {
-        return;
+        return Ok(());
     }
     shown.url = Some(url.to_string());
     if login.json {
-        println!("{}", serde_json::json!({"AuthURL": url, "BackendState": "NeedsLogin"}));
-        return;
+        println!("{}", safe::json_line(&serde_json::json!({"AuthURL": url, "BackendState": "NeedsLogin"}))?);
+        return Ok(());
     }
-    eprintln!("\nTo authenticate, visit:\n\n\t{url}\n");
+    eprintln!("\nTo authenticate, visit:\n\n\t{}\n", safe::line(url));
     if login.qr {
         eprintln!("{}", crate::qr::text(url));
     }
+    Ok(())
 }
 
 async fn arrived(client: &Client, login: &Login, shown: &Shown) -> Result<()> {
     let status = client.status(false).await?;
     if login.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({"BackendState": status.backend_state}))?);
+        println!("{}", crate::safe::json(&serde_json::json!({"BackendState": status.backend_state}))?);
         return Ok(());
     }
     if shown.url.is_some() {
         eprintln!("Success.");
     }
     for problem in &status.health {
-        eprintln!("# {problem}");
+        eprintln!("# {}", safe::line(problem));
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ pub async fn run(client: &Client, command: &Version) -> Result<()> {
         if let Some(version) = daemon {
             object["daemonLong"] = version.into();
         }
-        println!("{}", serde_json::to_string_pretty(&object)?);
+        println!("{}", crate::safe::json(&object)?);
     } else if let Some(version) = daemon {
         println!("Client: {VERSION}\nDaemon: {version}");
     } else {

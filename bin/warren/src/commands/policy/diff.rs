@@ -28,7 +28,7 @@ pub(super) fn run(files: &[PathBuf], nodes: &Nodes, output: &Output, socket: Opt
         return Ok(changes.is_empty());
     }
     for change in &changes {
-        println!("{}", line(&world, change));
+        println!("{}", crate::safe::line(&line(&world, change)));
     }
     if changes.is_empty() {
         println!("No packet between these {} nodes is decided differently.", world.nodes.len());

@@ -48,7 +48,9 @@ pub(super) fn run(
     if output.json {
         print_json(&explained.iter().map(|explanation| as_json(world.as_ref(), explanation)).collect::<Vec<_>>())?;
     } else {
-        explained.iter().for_each(|explanation| println!("{}{explanation}", ends(world.as_ref(), explanation)));
+        explained.iter().for_each(|explanation| {
+            println!("{}", crate::safe::lines(&format!("{}{explanation}", ends(world.as_ref(), explanation))));
+        });
     }
     Ok(explained.iter().all(|explanation| explanation.answer.is_allowed()))
 }

@@ -101,6 +101,6 @@ pub fn run(command: &PolicyCommand, socket: Option<PathBuf>) -> Result<ExitCode>
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    println!("{}", crate::safe::json(value)?);
     Ok(())
 }
