@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use warren_crypto::{MachinePublic, NodePublic, Random, UnixTime};
+use warren_ip::heaviest;
 use warren_wire::{NodeId, RegisterRequest};
 
 use crate::auth_keys::hex;
@@ -14,9 +16,13 @@ use crate::auth_keys::hex;
 /// How long a link is good.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// How many may wait. Anybody who can reach the server can open a channel and wait, so this bounds memory; the oldest
-/// goes first.
+/// How many may wait. Anybody who can reach the server can open a channel and wait, so this bounds memory; the oldest of
+/// the source that has most goes first.
 const MOST: usize = 1024;
+
+/// How many may wait from one source. A school in which a class joins stays below; machine keys cost nothing, so this and
+/// not the next is what keeps a hoarder from pushing out the others.
+const MOST_PER_SOURCE: usize = 256;
 
 /// How many may wait for one machine key. A person with several browsers has a few; the rest is a loop.
 const MOST_PER_MACHINE: usize = 16;
@@ -86,6 +92,8 @@ pub struct Waiting {
     pub node_key: NodePublic,
     /// All that it said.
     pub request: Arc<RegisterRequest>,
+    /// Where it came from, as [`warren_ip::source_of`] counts; `None` if that is not known.
+    pub source: Option<IpAddr>,
     /// When it came.
     pub since: UnixTime,
     /// What was decided; kept as long as the link would have been good, so that whoever waits hears it.
@@ -113,7 +121,14 @@ impl Pending {
         self.forget_old(now);
         let machine = waiting.machine;
         self.make_room(MOST_PER_MACHINE, |other| other.machine == machine);
-        self.make_room(MOST, |_| true);
+        let source = waiting.source;
+        self.make_room(MOST_PER_SOURCE, |other| other.source == source);
+        if self.entries.len() >= MOST
+            && let Some(most) = heaviest(self.entries.values().map(|waiting| waiting.source))
+        {
+            let count = self.entries.values().filter(|waiting| waiting.source == most).count();
+            self.make_room(count, |other| other.source == most);
+        }
         let id = AuthId(random.bytes());
         Arc::make_mut(&mut self.entries).insert(id, waiting);
         id

@@ -185,7 +185,9 @@ impl Staged {
             Some(text) => self.register_with_key(machine, text.expose(), request, now),
             None => {
                 let request = Arc::clone(request);
-                let waiting = Waiting { machine, node_key: request.node_key, request, since: now, verdict: None };
+                let node_key = request.node_key;
+                let source = self.source();
+                let waiting = Waiting { machine, node_key, request, source, since: now, verdict: None };
                 let id = self.state.pending.add(waiting, now, random);
                 self.events.push(Event::RegistrationWaiting(id));
                 Ok(Answer::Register(RegisterAnswer::Visit(id)))

@@ -8,9 +8,11 @@
 //! before [`crate::Control::apply`], and that comes after the commit; a commit that went wrong is a batch dropped.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use warren_crypto::{Random, UnixTime};
+use warren_ip::source_of;
 use warren_policy::Policy;
 use warren_wire::{CapabilityVersion, Hostinfo, NodeId};
 
@@ -237,6 +239,14 @@ impl Staged {
     pub(crate) fn node(&self, id: NodeId) -> Result<Arc<Node>, Refusal> {
         let missing = || Refusal::NotFound { kind: "node", name: id.0.to_string() };
         self.state.registry.node(id).cloned().ok_or_else(missing)
+    }
+
+    /// Where the machine that asks now comes from.
+    pub(crate) fn source(&self) -> Option<IpAddr> {
+        match &self.actor {
+            Some((Actor::Machine { from, .. }, _)) => from.map(source_of),
+            _ => None,
+        }
     }
 
     /// Writes the audit line of the command that is being decided.

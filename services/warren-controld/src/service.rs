@@ -255,7 +255,7 @@ impl Service {
                 move |request: Request<Incoming>, _: Peer| $handler(Arc::clone(&shared), request)
             }};
         }
-        let for_upgrade = shared();
+        let (for_upgrade, for_sign_in) = (shared(), shared());
         Routes::new()
             .at("/ts2021", move |request, peer| noise_endpoint::upgrade(Arc::clone(&for_upgrade), request, peer))
             .at("/key", to!(key))
@@ -267,7 +267,7 @@ impl Service {
             .at("/", to!(pages::root))
             .at("/join", to!(pages::join))
             .below("/register/", to!(pages::register))
-            .below("/oidc/start/", to!(oidc::flow::start))
+            .below("/oidc/start/", move |request, peer| oidc::flow::start(Arc::clone(&for_sign_in), request, peer))
             .at(oidc::CALLBACK, to!(oidc::flow::callback))
             .below("/oidc/confirm/", to!(oidc::flow::confirm))
             .below("/auth/", to!(crate::ssh_checks::page))

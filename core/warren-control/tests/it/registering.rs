@@ -1,11 +1,14 @@
 //! How machines get in: one table over the order of checks, and the races and restarts around it.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use warren_control::register::RegisterAnswer;
 use warren_control::rows::Owner;
-use warren_control::{Answer, AuthId, Refusal, RegisterRefusal, What};
-use warren_crypto::UnixTime;
+use warren_control::{Actor, Answer, AuthId, Command, Refusal, RegisterRefusal, Staged, What};
+use warren_crypto::{MachineSecret, NodeSecret, UnixTime};
 use warren_wire::{LOGOUT_EXPIRY, RegisterRequest};
 
 use crate::world::*;
@@ -384,6 +387,45 @@ fn waiting_machines_are_bounded_and_one_cannot_push_out_the_others() {
     }
     assert!(world.control.waiting(patient, world.wall).is_some());
     assert_eq!(world.control.all_waiting(world.wall).len(), 17);
+}
+
+#[test]
+fn a_source_with_many_machine_keys_cannot_push_out_the_others() {
+    let mut world = World::new();
+    let mut comes_from = |number: u32, from: IpAddr| {
+        world.pass(Duration::from_millis(1));
+        let mut seed = [0; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let key = MachineSecret::from_seed(seed).public();
+        let What::Register { request, .. } = register(1, 11, None, |_| {}) else { panic!("a registration") };
+        let mut request = RegisterRequest::clone(&request);
+        request.node_key = NodeSecret::from_seed(seed).public();
+        let what = What::Register { machine: key, request: Arc::new(request) };
+        let actor = Actor::Machine { key, from: Some(from) };
+        let mut staged = Staged::begin(&world.control);
+        let id = link(staged.decide(Command { actor, what }, world.wall, &mut world.random)).0;
+        world.control.apply(staged.finish(), world.now).expect("one batch at a time");
+        id
+    };
+    let patient = comes_from(0, [192, 0, 2, 1].into());
+    for number in 1..=1500 {
+        comes_from(number, [192, 0, 2, 9].into());
+    }
+    for number in 2000..4000_u32 {
+        // One household, whatever its devices are called.
+        let host = Ipv6Addr::from(0x2001_0db8_0000_0001_0000_0000_0000_0000 + u128::from(number));
+        comes_from(number, host.into());
+    }
+    for number in 5000..7000_u32 {
+        comes_from(number, Ipv4Addr::from(0xc633_6400 + number % 5).into());
+    }
+    let waiting = world.control.all_waiting(world.wall);
+    assert_eq!(waiting.len(), 1024);
+    assert!(waiting.iter().any(|(id, _)| *id == patient));
+    let mut counts = BTreeMap::<_, usize>::new();
+    waiting.iter().for_each(|(_, waiting)| *counts.entry(waiting.source).or_default() += 1);
+    assert_eq!(counts.len(), 8, "{counts:?}");
+    assert!(counts.values().all(|count| *count <= 256), "{counts:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! their link. Several servers that share the work would share this table, and nothing else of signing in.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -12,13 +13,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use warren_control::rows::Sealed;
 use warren_control::{AuthId, Person};
 use warren_crypto::{Random, UnixTime, ct_eq, sha256};
+use warren_ip::{heaviest, source_of};
 use warren_oidc::{Login, Secret};
 
 /// As long as a device's link is good.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// Anybody with a device's link can begin, so this bounds memory; the oldest goes first.
+/// Anybody with a device's link can begin, so this bounds memory; the oldest of the source that has most goes first.
 const MOST: usize = 1024;
+
+/// From one source: an office in which many join at once stays below.
+const MOST_PER_SOURCE: usize = 256;
 
 /// For one device; a person has a few browsers.
 const MOST_PER_DEVICE: usize = 16;
@@ -31,6 +36,8 @@ pub(super) struct Attempts {
 
 struct Attempt {
     device: AuthId,
+    /// Where the browser is, as [`source_of`] counts.
+    source: IpAddr,
     /// SHA-256 of the cookie's value.
     browser: [u8; 32],
     since: Instant,
@@ -80,15 +87,22 @@ pub(super) enum Lost {
 }
 
 impl Attempts {
-    pub(super) fn begin(&mut self, device: AuthId, now: Instant, random: &mut Random) -> Begun {
+    pub(super) fn begin(&mut self, device: AuthId, from: IpAddr, now: Instant, random: &mut Random) -> Begun {
+        let source = source_of(from);
         self.by_state.retain(|_, attempt| now.saturating_duration_since(attempt.since) < LIFETIME);
         self.make_room(MOST_PER_DEVICE, |attempt| attempt.device == device);
-        self.make_room(MOST, |_| true);
+        self.make_room(MOST_PER_SOURCE, |attempt| attempt.source == source);
+        if self.by_state.len() >= MOST
+            && let Some(most) = heaviest(self.by_state.values().map(|attempt| attempt.source))
+        {
+            let count = self.by_state.values().filter(|attempt| attempt.source == most).count();
+            self.make_room(count, |attempt| attempt.source == most);
+        }
         let login = Login::begin(random);
         let cookie = word(random);
         let browser = sha256(cookie.expose().as_bytes());
         let step = Step::Away(Box::new(login.clone()));
-        self.by_state.insert(login.state.clone(), Attempt { device, browser, since: now, step });
+        self.by_state.insert(login.state.clone(), Attempt { device, source, browser, since: now, step });
         Begun { login, cookie }
     }
 
@@ -168,6 +182,8 @@ fn word(random: &mut Random) -> Secret {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
     struct Party {
         attempts: Attempts,
         random: Random,
@@ -187,11 +203,11 @@ mod tests {
     #[test]
     fn every_step_is_taken_once_and_by_one_browser() {
         let Party { mut attempts, mut random, now } = party();
-        let begun = attempts.begin(device(1), now, &mut random);
+        let begun = attempts.begin(device(1), HERE, now, &mut random);
         let (state, cookie) = (begun.login.state.clone(), begun.cookie.expose().to_owned());
         assert_eq!(attempts.take("other", &cookie, now).map(drop), Err(Lost::Unknown));
         assert_eq!(attempts.take(&state, "", now).map(drop), Err(Lost::OtherBrowser));
-        let other = attempts.begin(device(1), now, &mut random).cookie;
+        let other = attempts.begin(device(1), HERE, now, &mut random).cookie;
         assert_eq!(attempts.take(&state, other.expose(), now).map(drop), Err(Lost::OtherBrowser));
         assert_eq!(attempts.look(&state, &cookie, now).map(drop), Err(Lost::Unknown), "nobody has signed in yet");
         let (found, login) = attempts.take(&state, &cookie, now).expect("the right browser");
@@ -211,18 +227,25 @@ mod tests {
     #[test]
     fn sign_ins_end_and_there_are_only_so_many() {
         let Party { mut attempts, mut random, now } = party();
-        let begun = attempts.begin(device(1), now, &mut random);
+        let begun = attempts.begin(device(1), HERE, now, &mut random);
         let late = now + LIFETIME;
         assert_eq!(attempts.take(&begun.login.state, begun.cookie.expose(), late).map(drop), Err(Lost::Unknown));
         for number in 0..40 {
-            attempts.begin(device(7), now + Duration::from_secs(number), &mut random);
+            attempts.begin(device(7), HERE, now + Duration::from_secs(number), &mut random);
         }
         assert_eq!(attempts.by_state.len(), 1 + MOST_PER_DEVICE);
         for number in 0..2000 {
-            attempts.begin(device(number), now + Duration::from_secs(60), &mut random);
+            attempts.begin(device(number), HERE, now + Duration::from_secs(60), &mut random);
+        }
+        assert_eq!(attempts.by_state.len(), MOST_PER_SOURCE);
+        let patient = attempts.begin(device(8), [192, 0, 2, 200].into(), now, &mut random);
+        for number in 0..2000 {
+            let from = [198, 51, 100, (number % 5) as u8].into();
+            attempts.begin(device(number), from, now + Duration::from_secs(60), &mut random);
         }
         assert_eq!(attempts.by_state.len(), MOST);
-        attempts.begin(device(1), late + LIFETIME, &mut random);
+        attempts.take(&patient.login.state, patient.cookie.expose(), now).expect("not pushed out by the others");
+        attempts.begin(device(1), HERE, late + LIFETIME, &mut random);
         assert_eq!(attempts.by_state.len(), 1);
     }
 }

@@ -11,6 +11,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use warren_control::{Actor, AuthId, Command, Refusal, What};
 use warren_io::answer::{self, Body};
+use warren_io::listener::Peer;
 use warren_oidc::Secret;
 
 use super::attempts::{Attempts, Back, Lost};
@@ -87,7 +88,7 @@ impl NotSignedIn {
 }
 
 /// `/oidc/start/<id>`: to the provider, remembered for this browser.
-pub(crate) async fn start(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn start(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
     let begin = async {
         let sign_in = shared.sign_in.as_ref().ok_or(NotSignedIn::Off)?;
         if request.method() != Method::GET {
@@ -98,7 +99,7 @@ pub(crate) async fn start(shared: Arc<Shared>, request: Request<Incoming>) -> Re
         if shared.registry.waiting(id).await.is_none_or(|waiting| waiting.verdict.is_some()) {
             return Err(NotSignedIn::NotWaiting(Some(id)));
         }
-        let begun = sign_in.attempts().begin(id, clock::now(), &mut shared.seeds.fork());
+        let begun = sign_in.attempts().begin(id, peer.address.ip(), clock::now(), &mut shared.seeds.fork());
         let url = sign_in.provider.login_url(&begun.login).await.map_err(|source| NotSignedIn::Vouch { id, source })?;
         let cookie = sign_in.cookie(&begun.login.state, begun.cookie.expose(), COOKIE_SECONDS);
         Ok(go_to(url.as_str(), Some(cookie)))

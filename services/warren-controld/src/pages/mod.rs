@@ -160,6 +160,7 @@ mod tests {
             machine: MachineSecret::from_seed([1; 32]).public(),
             node_key: NodeSecret::from_seed([1; 32]).public(),
             request: Arc::new(request),
+            source: None,
             since: UnixTime::from_secs(0),
             verdict: None,
         }
