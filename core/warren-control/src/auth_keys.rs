@@ -61,13 +61,11 @@ pub(crate) fn mint(registry: &Registry, random: &mut Random) -> Minted {
 /// # Errors
 /// [`RegisterRefusal::InvalidKey`] for everything else: no hint says how close a guess was.
 pub(crate) fn find<'a>(registry: &'a Registry, text: &str) -> Result<&'a std::sync::Arc<PreAuthKey>, RegisterRefusal> {
-    let invalid = RegisterRefusal::InvalidKey;
-    let (prefix, secret) = text.strip_prefix(LABEL).and_then(|rest| rest.split_once('-')).ok_or(invalid)?;
-    if prefix.len() != PREFIX_DIGITS || secret.len() != SECRET_DIGITS {
-        return Err(invalid);
-    }
-    let key = registry.key_by_prefix(prefix).ok_or(invalid)?;
-    if ct_eq(&key.secret_sha256, &sha256(secret.as_bytes())) { Ok(key) } else { Err(invalid) }
+    let parts = text.strip_prefix(LABEL).and_then(|rest| rest.split_once('-'));
+    let parts = parts.filter(|(prefix, secret)| prefix.len() == PREFIX_DIGITS && secret.len() == SECRET_DIGITS);
+    let key = parts.and_then(|(prefix, secret)| Some((registry.key_by_prefix(prefix)?, secret)));
+    let fits = key.filter(|(key, secret)| ct_eq(&key.secret_sha256, &sha256(secret.as_bytes())));
+    fits.map(|(key, _)| key).ok_or(RegisterRefusal::InvalidKey)
 }
 
 /// Whether a key may let one more node in.

@@ -321,6 +321,8 @@ pub enum Answer {
         /// Sections that have no effect yet, words that mean nobody: one line each, for whoever replaced it.
         warnings: Vec<String>,
     },
+    /// To [`What::Enrol`]: the device may not be let in, and hears so.
+    Refused(RegisterRefusal),
     /// Done; there is nothing to show.
     Done,
 }
@@ -362,7 +364,7 @@ pub enum Refusal {
 }
 
 /// Why a registration was refused. Flat on purpose: the first five are the field's own words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterRefusal {
     /// No such key, or the wrong secret for it.
     #[error("invalid pre auth key")]
@@ -382,9 +384,9 @@ pub enum RegisterRefusal {
     /// Only an operator may extend.
     #[error("extending key is not allowed")]
     Extending,
-    /// The node asks for tags that are not its to ask for.
-    #[error("requested tags are invalid or not permitted")]
-    Tags,
+    /// The node asks for tags that are not its to ask for: these.
+    #[error("requested tags [{}] are invalid or not permitted", crate::tags::shown(.0))]
+    Tags(BTreeSet<String>),
     /// An operator said no.
     #[error("registration was rejected")]
     Rejected,

@@ -25,6 +25,7 @@ use crate::settings::Settings;
 use crate::snapshot::{Snapshot, Touched, Turn};
 use crate::staged::{Batch, Draft};
 use crate::table::Table;
+use crate::tags::RefusedTags;
 use crate::visibility::{self, Reach};
 
 /// How often keys are looked at for expiry. Clients know the time of expiry themselves; this is for what they cannot.
@@ -85,7 +86,7 @@ impl Control {
             presence.watch_away(node.id, settings.ephemeral_timeout, now);
         }
         let settings = Arc::new(settings);
-        let state = Draft { registry, pending: Pending::default(), policy };
+        let state = Draft { registry, pending: Pending::default(), refused_tags: RefusedTags::default(), policy };
         let mut routers = Routers::default();
         for node in state.registry.nodes() {
             let present = presence.get(node.id).map(|present| &**present);
@@ -206,7 +207,7 @@ impl Control {
         }
         for said in &batch.said {
             if self.state.registry.node(said.node).is_some() {
-                self.presence.hear_hostinfo(said.node, &said.hostinfo, said.capability);
+                self.presence.hear_registration(said);
             }
         }
         Ok(())

@@ -65,6 +65,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod staged;
 mod table;
+mod tags;
 mod visibility;
 
 pub use auth_keys::KeySecret;

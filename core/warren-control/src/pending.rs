@@ -12,6 +12,7 @@ use warren_ip::heaviest;
 use warren_wire::{NodeId, RegisterRequest};
 
 use crate::auth_keys::hex;
+use crate::command::RegisterRefusal;
 
 /// How long a link is good.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -101,12 +102,14 @@ pub struct Waiting {
 }
 
 /// What became of a waiting registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is this node now.
     Approved(NodeId),
     /// Somebody who may said no.
     Rejected,
+    /// The rules say no to what it asks for.
+    Refused(RegisterRefusal),
 }
 
 /// All that wait. Copies share until written.

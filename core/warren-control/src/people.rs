@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use warren_crypto::UnixTime;
 use warren_wire::{NodeId, UserId};
 
-use crate::command::{Answer, Refusal};
+use crate::command::{Answer, Refusal, RegisterRefusal};
 use crate::event::Event;
 use crate::names;
 use crate::pending::AuthId;
@@ -64,7 +64,13 @@ impl Staged {
         // A sign-in without a way to ask again does not undo an earlier one that has it.
         let refresh = refresh.or_else(|| self.state.registry.sign_in(user.id)?.refresh.clone());
         self.heard_of(SignIn { user: user.id, groups, refresh, checked: now, ended: false });
-        self.let_in(id, &user, LetIn { registered: Registered::SignIn, approved: false, until }, now)
+        match self.let_in(id, &user, LetIn { registered: Registered::SignIn, approved: false, until }, now) {
+            // The device hears it as well: nobody else will decide about it, and only it can ask for less.
+            Err(Refusal::Register(refusal @ RegisterRefusal::Tags(_))) => {
+                Ok(self.refuse_registration(id, refusal, now))
+            }
+            other => other,
+        }
     }
 
     /// The provider still vouches for somebody, perhaps with another profile.

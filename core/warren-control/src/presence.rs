@@ -19,6 +19,7 @@ use warren_wire::{CapabilityVersion, Endpoint, Hostinfo, MapRequest, NodeId, Reg
 
 use crate::clones::{ChannelId, Clones};
 use crate::rows::SoftRow;
+use crate::staged::Said;
 use crate::table::Table;
 
 /// Phones drop and resume their stream within seconds; peers should not see that (control-protocol.md §11.3).
@@ -50,6 +51,8 @@ pub struct Present {
     pub online: bool,
     /// Two machines use the node's keys at once ([`crate::clones`]).
     pub doubled: bool,
+    /// Of the tags that it asks for, those that it was refused. Until it asks for others, or the server starts again.
+    pub refused_tags: BTreeSet<String>,
     /// Streams open now.
     sessions: u32,
 }
@@ -136,10 +139,13 @@ impl Presence {
     }
 
     /// Takes in what a registration says.
-    pub(crate) fn hear_hostinfo(&mut self, node: NodeId, hostinfo: &Hostinfo, capability: CapabilityVersion) -> bool {
-        self.change(node, |present| {
-            present.capability = capability.min(CapabilityVersion(LARGEST_NUMBER));
-            hear_hostinfo(present, hostinfo);
+    pub(crate) fn hear_registration(&mut self, said: &Said) -> bool {
+        self.change(said.node, |present| {
+            present.capability = said.capability.min(CapabilityVersion(LARGEST_NUMBER));
+            hear_hostinfo(present, &said.hostinfo);
+            if !said.refused_tags.is_empty() {
+                present.refused_tags = said.refused_tags.clone();
+            }
         })
     }
 
@@ -271,6 +277,9 @@ fn hear_hostinfo(present: &mut Present, hostinfo: &Hostinfo) {
     let mut new = readable(hostinfo.clone());
     if new.net_info.is_none() {
         new.net_info = present.hostinfo.net_info.clone(); // absent is "as before" (trap 40)
+    }
+    if new.request_tags != present.hostinfo.request_tags {
+        present.refused_tags.clear();
     }
     if new != *present.hostinfo {
         present.hostinfo = Arc::new(new);

@@ -45,6 +45,8 @@ pub enum RegisterAnswer {
     Visit(AuthId),
     /// That link is still open: hold the request, and decide it again when [`Event::RegistrationSettled`] names it.
     Wait(AuthId),
+    /// It is in, and stays as it was: this once it is told that it may not have these tags ([`crate::tags`]).
+    TagsRefused(BTreeSet<String>),
     /// The link that it waited for is not good any more: its client must register anew, with all that it has to say.
     Over,
 }
@@ -66,6 +68,7 @@ impl RegisterAnswer {
                 response.node_key_expired = true;
             }
             Self::Visit(id) => response.auth_url = link(server_url, *id),
+            Self::TagsRefused(tags) => response.error = RegisterRefusal::Tags(tags.clone()).to_string(),
             Self::Wait(_) | Self::Over => return None,
         }
         Some(response)
@@ -223,9 +226,20 @@ impl Staged {
         if node.is_expired(now) {
             return Ok(self.key_expired(Arc::clone(node)));
         }
-        let node = self.retag(node, request, now)?;
-        self.hear(&node, request, now);
-        Ok(self.authorized(node))
+        match self.retag(node, request, now) {
+            Ok(node) => {
+                self.hear(&node, request, now);
+                Ok(self.authorized(node))
+            }
+            Err(Refusal::Register(RegisterRefusal::Tags(refused))) => {
+                if !self.state.refused_tags.was_told(node.id, &requested_tags(request), now) {
+                    return Ok(Answer::Register(RegisterAnswer::TagsRefused(refused)));
+                }
+                self.hear_without(node, request, refused, now);
+                Ok(self.authorized(Arc::clone(node)))
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// A node that asks for tags: a person's node gets those that the person may give, a tagged one no others than it has.
@@ -241,14 +255,19 @@ impl Staged {
         }
         let user = match &node.owner {
             Owner::Tags(has) if tags.is_subset(has) => return Ok(Arc::clone(node)),
-            Owner::Tags(_) => return Err(RegisterRefusal::Tags.into()),
+            Owner::Tags(has) => return Err(RegisterRefusal::Tags(&tags - has).into()),
             Owner::User(user) => self.user(*user)?,
         };
-        if !tags.iter().all(|tag| names::is_tag(tag) && self.may_own_tag(&user, tag)) {
-            return Err(RegisterRefusal::Tags.into());
-        }
+        self.check_tags(&user, &tags)?;
         self.set_tags(node.id, tags, now)?;
         self.node(node.id)
+    }
+
+    /// Whether a person may give all of these tags; else which not.
+    fn check_tags(&self, user: &User, tags: &BTreeSet<String>) -> Result<(), RegisterRefusal> {
+        let refused = tags.iter().filter(|tag| !(names::is_tag(tag) && self.may_own_tag(user, tag)));
+        let refused: BTreeSet<String> = refused.cloned().collect();
+        if refused.is_empty() { Ok(()) } else { Err(RegisterRefusal::Tags(refused)) }
     }
 
     /// `None`: the link is not (or no longer) known, so the machine gets a new one (trap 23).
@@ -290,9 +309,10 @@ impl Staged {
         now: UnixTime,
     ) -> Result<Option<Answer>, Refusal> {
         match self.state.pending.get(id, now) {
-            Some(waiting) if waiting.machine == machine && waiting.node_key == node_key => match waiting.verdict {
+            Some(waiting) if waiting.machine == machine && waiting.node_key == node_key => match &waiting.verdict {
                 None => Ok(Some(Answer::Register(RegisterAnswer::Wait(id)))),
                 Some(Verdict::Rejected) => Err(RegisterRefusal::Rejected.into()),
+                Some(Verdict::Refused(refusal)) => Err(refusal.clone().into()),
                 // It was let in, but its node is gone again: else it had been known by its key.
                 Some(Verdict::Approved(_)) => Ok(None),
             },
@@ -341,9 +361,10 @@ impl Staged {
             // Somebody who was removed must not come back by a key that is theirs, nor bring tagged machines in.
             return Err(RegisterRefusal::KeyRevoked.into());
         }
-        if !requested_tags(request).is_empty() {
+        let tags = requested_tags(request);
+        if !tags.is_empty() {
             // A key says what its nodes are; they may not say otherwise.
-            return Err(RegisterRefusal::Tags.into());
+            return Err(RegisterRefusal::Tags(tags).into());
         }
         let admission = Admission {
             machine,
@@ -373,10 +394,9 @@ impl Staged {
         let tags = requested_tags(&waiting.request);
         let owner = if tags.is_empty() {
             Owner::User(user.id)
-        } else if tags.iter().all(|tag| names::is_tag(tag) && self.may_own_tag(user, tag)) {
-            Owner::Tags(tags)
         } else {
-            return Err(RegisterRefusal::Tags.into());
+            self.check_tags(user, &tags)?;
+            Owner::Tags(tags)
         };
         let taken = self.state.registry.node_by_key(&waiting.node_key);
         if taken.is_some_and(|node| node.machine_key != waiting.machine) {
@@ -406,6 +426,14 @@ impl Staged {
         self.state.pending.settle(id, Verdict::Rejected);
         self.events.push(Event::RegistrationSettled(id));
         Ok(Answer::Done)
+    }
+
+    /// The machine that waits may not be let in as it asks: whoever waits hears why.
+    pub(crate) fn refuse_registration(&mut self, id: AuthId, refusal: RegisterRefusal, now: UnixTime) -> Answer {
+        self.note(now, "", refusal.to_string());
+        self.state.pending.settle(id, Verdict::Refused(refusal.clone()));
+        self.events.push(Event::RegistrationSettled(id));
+        Answer::Refused(refusal)
     }
 
     fn waiting(&self, id: AuthId, now: UnixTime) -> Result<Waiting, Refusal> {
@@ -568,11 +596,22 @@ impl Staged {
 
     /// Keeps what the machine says about itself: routes and services may not be said again soon (trap 30).
     fn hear(&mut self, node: &Arc<Node>, request: &RegisterRequest, now: UnixTime) {
+        self.hear_without(node, request, BTreeSet::new(), now);
+    }
+
+    /// The same of one that does not get these tags that it asks for.
+    fn hear_without(
+        &mut self,
+        node: &Arc<Node>,
+        request: &RegisterRequest,
+        refused_tags: BTreeSet<String>,
+        now: UnixTime,
+    ) {
         if let Some(hostinfo) = &request.hostinfo {
             let hostinfo = Arc::new(Hostinfo::clone(hostinfo));
             let announced = &hostinfo.routable_ips[..hostinfo.routable_ips.len().min(MOST_ROUTES)];
             self.approve(Arc::clone(node), announced, now);
-            self.said.push(Said { node: node.id, hostinfo, capability: request.version });
+            self.said.push(Said { node: node.id, hostinfo, capability: request.version, refused_tags });
         }
     }
 

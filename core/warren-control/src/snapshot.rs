@@ -166,7 +166,8 @@ impl Snapshot {
 
     /// What the node's person should know of it.
     pub(crate) fn messages_for(&self, node: NodeId) -> Messages {
-        health::messages(self.present(node).map(|present| &**present))
+        let row = self.registry.node(node).map(|node| &**node);
+        health::messages(row, self.present(node).map(|present| &**present))
     }
 
     /// The whole map of one node, computed from nothing but this picture: the oracle for [`crate::Session`].

@@ -7,7 +7,7 @@
 //! The second command sees what the first took: addresses, names, one-off keys. Nothing outside sees either of them
 //! before [`crate::Control::apply`], and that comes after the commit; a commit that went wrong is a batch dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use crate::registry::Registry;
 use crate::rows::{AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, SignIn, User};
 use crate::settings::Settings;
 use crate::table::Table;
+use crate::tags::RefusedTags;
 
 /// See the module.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ pub struct Staged {
 pub(crate) struct Draft {
     pub(crate) registry: Registry,
     pub(crate) pending: Pending,
+    pub(crate) refused_tags: RefusedTags,
     /// The policy as read.
     pub(crate) policy: Arc<Policy>,
 }
@@ -57,6 +59,8 @@ pub(crate) struct Said {
     pub(crate) node: NodeId,
     pub(crate) hostinfo: Arc<Hostinfo>,
     pub(crate) capability: CapabilityVersion,
+    /// Of the tags that it asks for, those that were refused just now.
+    pub(crate) refused_tags: BTreeSet<String>,
 }
 
 /// Decided and not yet true: what the store commits, and what becomes the state afterwards.

@@ -48,10 +48,15 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
         Ok(Answer::Register(RegisterAnswer::Over)) => {
             answer::text(StatusCode::SERVICE_UNAVAILABLE, "the link has run out; ask for another")
         }
-        Ok(Answer::Register(granted)) => match granted.response(&shared.server_url) {
-            Some(response) => answer::json(&response),
-            None => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
-        },
+        Ok(Answer::Register(granted)) => {
+            if let RegisterAnswer::TagsRefused(tags) = &granted {
+                tracing::info!(machine = %machine.key.short(), ?tags, "a node asked for tags that it may not have");
+            }
+            match granted.response(&shared.server_url) {
+                Some(response) => answer::json(&response),
+                None => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+            }
+        }
         Ok(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
         Err(CommandError::Refused(refusal)) => {
             tracing::info!(machine = %machine.key.short(), %refusal, "a registration was refused");

@@ -74,13 +74,30 @@ fn whoever_signs_in_owns_the_machine_and_comes_back_as_the_same_person() {
 }
 
 #[test]
+fn a_device_that_asks_for_a_tag_that_its_person_may_not_give_hears_so() {
+    let mut world = World::new();
+    let tags = |request: &mut RegisterRequest| {
+        request.hostinfo.as_mut().expect("set").request_tags.push("tag:db".to_owned());
+    };
+    let Ok(Answer::Register(RegisterAnswer::Visit(id))) = world.ask(register(1, 11, None, tags)) else { panic!("in") };
+    let what = What::Enrol { id, person: Box::new(person("42", "ann@example.net")), refresh: None, until: None };
+    let text = "requested tags [tag:db] are invalid or not permitted";
+    match world.ask(what) {
+        Ok(Answer::Refused(refusal)) => assert_eq!(refusal.to_string(), text),
+        other => panic!("{other:?}"),
+    }
+    let after = What::FollowUp { machine: machine(1), node_key: node_key(11), id };
+    assert_eq!(world.ask(after).expect_err("refused").to_string(), text);
+}
+
+#[test]
 fn a_link_serves_once_and_says_what_became_of_it() {
     let mut world = World::new();
     let id = visit(&mut world, 1, 11);
     let enrol = |refresh| What::Enrol { id, person: Box::new(person("42", "")), refresh, until: None };
     let Ok(Answer::Node(node)) = world.ask(enrol(None)) else { panic!("refused") };
     assert!(matches!(world.ask(enrol(None)), Err(Refusal::NotFound { kind: "registration", .. })));
-    let verdict = world.control.waiting(id, world.wall).and_then(|waiting| waiting.verdict);
+    let verdict = world.control.waiting(id, world.wall).and_then(|waiting| waiting.verdict.clone());
     assert_eq!(verdict, Some(Verdict::Approved(node.id)));
     world.pass(Duration::from_secs(15 * 60));
     assert!(world.control.waiting(id, world.wall).is_none());
@@ -245,7 +262,7 @@ fn a_tag_that_a_machine_asks_for_must_be_the_persons_to_give() {
         };
         world.ask(What::Enrol { id, person: Box::new(person(subject, email)), refresh: None, until: None })
     };
-    assert!(matches!(ask(1, "1", "bob@example.net"), Err(Refusal::Register(_))));
+    assert!(matches!(ask(1, "1", "bob@example.net"), Ok(Answer::Refused(_))));
     let Ok(Answer::Node(node)) = ask(2, "2", "ann@example.net") else { panic!("refused") };
     assert_eq!(node.owner, Owner::Tags(tag_set(&["tag:web"])));
 }

@@ -23,6 +23,9 @@ fn word(answer: &Result<Answer, Refusal>) -> String {
         Ok(Answer::Register(RegisterAnswer::Visit(_))) => "visit".to_owned(),
         Ok(Answer::Register(RegisterAnswer::Wait(_))) => "wait".to_owned(),
         Ok(Answer::Register(RegisterAnswer::Over)) => "over".to_owned(),
+        Ok(Answer::Register(refused @ RegisterAnswer::TagsRefused(_))) => {
+            refused.response("https://control.example").expect("a response").error
+        }
         Ok(other) => format!("{other:?}"),
         Err(refusal) => refusal.to_string(),
     }
@@ -168,7 +171,7 @@ fn forms_that_cannot_be_right_are_refused() {
     let tags = |request: &mut RegisterRequest| {
         request.hostinfo.as_mut().expect("set").request_tags.push("tag:web".to_owned());
     };
-    check(&mut world, register(1, 11, Some(&key), tags), "requested tags are invalid or not permitted");
+    check(&mut world, register(1, 11, Some(&key), tags), "requested tags [tag:web] are invalid or not permitted");
     let elsewhere = |request: &mut RegisterRequest| request.followup = "https://evil.example/x".to_owned();
     check(&mut world, register(1, 11, None, elsewhere), "invalid followup URL");
     world.pass(HOUR);
@@ -302,7 +305,7 @@ fn a_person_may_ask_for_a_tag_that_the_policy_gives_them() {
     };
     let (id, _) = link(world.ask(register(1, 11, None, tags)));
     let refused = world.ask(What::ApproveRegistration { id, user: bob }).expect_err("not bob's tag");
-    assert_eq!(refused, Refusal::Register(RegisterRefusal::Tags));
+    assert_eq!(refused, Refusal::Register(RegisterRefusal::Tags(tag_set(&["tag:web"]))));
     let Ok(Answer::Node(node)) = world.ask(What::ApproveRegistration { id, user: ann }) else { panic!("refused") };
     assert_eq!(node.owner, Owner::Tags(tag_set(&["tag:web"])));
 }
@@ -318,18 +321,50 @@ fn a_node_that_is_in_may_ask_for_a_tag_of_its_person_and_for_no_other() {
             request.hostinfo.as_mut().expect("set").request_tags = vec![tag.to_owned()];
         }
     };
-    let refused = "requested tags are invalid or not permitted";
-    check(&mut world, register(1, 11, None, asks("tag:db")), refused);
-    check(&mut world, register(1, 11, None, asks("web")), refused);
+    let refused = |tag: &str| format!("requested tags [{tag}] are invalid or not permitted");
+    check(&mut world, register(1, 11, None, asks("tag:db")), &refused("tag:db"));
+    check(&mut world, register(1, 11, None, asks("we\u{1b}b")), &refused("we?b"));
     assert!(world.node(warren_wire::NodeId(1)).owner.tags().is_none(), "a refusal changes nothing");
     check(&mut world, register(1, 11, None, asks("tag:web")), "in 1");
     assert_eq!(world.node(warren_wire::NodeId(1)).owner, Owner::Tags(tag_set(&["tag:web"])));
-    check(&mut world, register(1, 11, None, asks("tag:db")), refused);
+    check(&mut world, register(1, 11, None, asks("tag:db")), &refused("tag:db"));
     // What it asked for before, it may go on asking for at each start, whatever became of its tags.
     let tags = tag_set(&["tag:db"]);
     world.ask(What::SetTags { node: warren_wire::NodeId(1), tags: tags.clone() }).expect("an operator may");
     check(&mut world, register(1, 11, None, asks("tag:web")), "in 1");
     assert_eq!(world.node(warren_wire::NodeId(1)).owner, Owner::Tags(tags));
+}
+
+#[test]
+fn a_node_that_repeats_its_wish_for_a_refused_tag_stays_in_and_is_told_why_it_has_no_tag() {
+    let (mut world, _) = ann_is_in();
+    let node = warren_wire::NodeId(1);
+    let told = |world: &World| {
+        let map = world.snapshot().netmap_for(node).expect("a map");
+        map.display_messages.get("tags-refused").map(|message| message.text.clone())
+    };
+    let asks = |tags: &'static [&'static str]| {
+        move |request: &mut RegisterRequest| {
+            request.hostinfo.as_mut().expect("set").request_tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        }
+    };
+    let refused = "requested tags [tag:x] are invalid or not permitted";
+    check(&mut world, register(1, 11, None, asks(&["tag:x"])), refused);
+    assert_eq!(told(&world), None, "the person has the error before them");
+    check(&mut world, register(1, 11, None, asks(&["tag:x"])), "in 1");
+    assert!(world.node(node).owner.tags().is_none(), "it stays what it was");
+    assert!(told(&world).is_some_and(|text| text.contains("tag:x")));
+    check(&mut world, register(1, 11, None, asks(&["tag:x"])), "in 1");
+    assert!(told(&world).is_some(), "a restart of the client changes nothing");
+    check(&mut world, register(1, 11, None, asks(&["tag:y"])), &refused.replace("tag:x", "tag:y"));
+    check(&mut world, register(1, 11, None, asks(&[])), "in 1");
+    assert_eq!(told(&world), None, "it asks for none any more");
+    // A new key must earn what it asks for.
+    let ann = world.control.registry().users().next().expect("ann").id;
+    let key = world.key(Some(ann), &[], REUSABLE);
+    for _ in 0..3 {
+        check(&mut world, register(1, 12, Some(&key), asks(&["tag:x"])), refused);
+    }
 }
 
 #[test]

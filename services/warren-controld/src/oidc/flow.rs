@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::header::{COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use warren_control::{Actor, AuthId, Command, Refusal, What};
+use warren_control::{Actor, Answer, AuthId, Command, Refusal, What};
 use warren_io::answer::{self, Body};
 use warren_io::listener::Peer;
 use warren_oidc::Secret;
@@ -188,6 +188,7 @@ async fn carry_out(shared: &Shared, id: AuthId, back: Back, wanted: bool) -> Res
         false => What::RejectRegistration { id },
     };
     match shared.registry.command(Command { actor, what }).await {
+        Ok(Answer::Refused(refusal)) => Err(NotSignedIn::Command { id, source: Refusal::from(refusal).into() }),
         Ok(_) => {
             tracing::info!(registration = %id, added = wanted, "a person has answered for a device");
             Ok(())

@@ -20,7 +20,7 @@ pub(crate) async fn register(shared: Arc<Shared>, request: Request<Incoming>) ->
         let title = "This link is not good any more";
         return page(StatusCode::NOT_FOUND, title, &not_good("A device is let in once, within 15 minutes."));
     };
-    match (waiting.verdict, &shared.sign_in) {
+    match (&waiting.verdict, &shared.sign_in) {
         (None, Some(sign_in)) => {
             page(StatusCode::OK, "A device wants to join", &sign_in_body(id, &waiting, &sign_in.provider_name()))
         }
@@ -29,7 +29,11 @@ pub(crate) async fn register(shared: Arc<Shared>, request: Request<Incoming>) ->
             let why = "Somebody who may decide it said no. If that was a mistake, start the login on the device again.";
             page(StatusCode::OK, "This device was turned away", &paragraph(why))
         }
-        (Some(Verdict::Approved(node)), _) => match shared.registry.snapshot().registry().node(node) {
+        (Some(Verdict::Refused(refusal)), _) => {
+            let why = format!("It asks for what it may not have: {refusal}. The device says so, too.");
+            page(StatusCode::OK, "This device was not let in", &paragraph(&why))
+        }
+        (Some(Verdict::Approved(node)), _) => match shared.registry.snapshot().registry().node(*node) {
             Some(node) if node.approved => page(StatusCode::OK, "This device is in", &done_body(&node.name)),
             Some(node) => page_that_waits("Almost done", &held_body(&node.name)),
             None => page(StatusCode::NOT_FOUND, "This link is not good any more", &not_good("The device was removed.")),
