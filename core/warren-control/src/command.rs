@@ -13,7 +13,7 @@ use crate::auth_keys::KeySecret;
 use crate::pending::AuthId;
 use crate::people::Person;
 use crate::register::RegisterAnswer;
-use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, Sealed, User};
+use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, Sealed, SignIn, User};
 
 /// Something that someone asks for.
 #[derive(Clone, Debug)]
@@ -121,6 +121,8 @@ pub enum What {
         person: Box<Person>,
         /// With what it can be asked the next time.
         refresh: Option<Sealed>,
+        /// What was known when it was asked. If that has changed, somebody signed in meanwhile: the answer is old.
+        asked: Arc<SignIn>,
     },
     /// The identity provider does not vouch for somebody any more, or they may not be here: their nodes are logged out.
     EndSignIn {
@@ -128,6 +130,8 @@ pub enum What {
         user: UserId,
         /// For the audit line.
         reason: String,
+        /// As in [`What::RefreshPerson`].
+        asked: Arc<SignIn>,
     },
     /// Lets a node into the network, or keeps it out (see [`crate::Settings::device_approval`]).
     ApproveNode {
@@ -321,6 +325,8 @@ pub enum Answer {
         /// Sections that have no effect yet, words that mean nobody: one line each, for whoever replaced it.
         warnings: Vec<String>,
     },
+    /// To [`What::RefreshPerson`]: the sign-in goes on, but the profile stays as it was, for this reason.
+    Kept(String),
     /// To [`What::Enrol`]: the device may not be let in, and hears so.
     Refused(RegisterRefusal),
     /// Done; there is nothing to show.

@@ -15,7 +15,12 @@ use crate::staged::Staged;
 impl Staged {
     /// `wish` has everything but the id and the subject.
     pub(crate) fn create_user(&mut self, wish: User) -> Result<Answer, Refusal> {
-        self.check_user_name(&wish.name)?;
+        self.check_user_name(&wish.name, None)?;
+        if !wish.email.is_empty()
+            && let Some(other) = self.state.registry.users().find(|user| user.is_called(&wish.email))
+        {
+            return Err(Refusal::Conflict(format!("{} is the address of user {} here", wish.email, other.name)));
+        }
         for (what, text) in
             [("display name", &wish.display_name), ("e-mail", &wish.email), ("picture", &wish.picture_url)]
         {
@@ -35,7 +40,7 @@ impl Staged {
         if user.name == name {
             return Ok(Answer::User(user));
         }
-        self.check_user_name(&name)?;
+        self.check_user_name(&name, Some(id))?;
         self.note(now, format!("user:{}", id.0), format!("{} to {name}", user.name));
         let user = self.put_user(User { name, ..User::clone(&user) });
         self.events.push(Event::UserChanged(id));
@@ -78,12 +83,14 @@ impl Staged {
         self.state.registry.user(id).cloned().ok_or_else(missing)
     }
 
-    pub(crate) fn check_user_name(&self, name: &str) -> Result<(), Refusal> {
+    /// Whether `of`, or somebody new, may be called this: what others are called, or have as their address, is theirs.
+    pub(crate) fn check_user_name(&self, name: &str, of: Option<UserId>) -> Result<(), Refusal> {
         if !names::is_user_name(name) {
             let rule = "begin with a letter; letters, digits, - _ . and one @ are allowed";
             return Err(Refusal::Invalid(format!("{name:?} cannot be a user name: {rule}")));
         }
-        if self.state.registry.user_by_name(name).is_some() {
+        let is_anothers = self.state.registry.users().any(|user| Some(user.id) != of && user.is_called(name));
+        if is_anothers || self.state.registry.user_by_name(name).is_some() {
             return Err(Refusal::Taken { what: "user name", value: name.to_owned() });
         }
         Ok(())

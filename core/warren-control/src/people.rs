@@ -5,10 +5,12 @@
 //!
 //! - The same (issuer, subject) is the same person, whatever else has changed.
 //! - An e-mail address that another person here has is refused: a policy that names it would mean both.
+//! - What a provider said before somebody signed in anew changes nothing; an address that another has changes nothing.
 //! - A name is never taken over: whoever comes later gets a number behind it.
 //! - A person whom the provider no longer vouches for has their nodes logged out, and their join keys let nobody in.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use warren_crypto::UnixTime;
 use warren_wire::{NodeId, UserId};
@@ -76,30 +78,52 @@ impl Staged {
     /// The provider still vouches for somebody, perhaps with another profile.
     pub(crate) fn refresh_person(
         &mut self,
-        user: UserId,
         person: Person,
         refresh: Option<Sealed>,
+        user: UserId,
+        asked: &SignIn,
         now: UnixTime,
     ) -> Result<Answer, Refusal> {
         let known = self.user(user)?;
+        let before = self.still(&known, asked)?;
         if (&known.issuer, &known.subject) != (&person.issuer, &person.subject) {
             return Err(Refusal::Conflict(format!("the provider answered for somebody else than user {}", known.name)));
         }
         let groups = known_groups(&person);
-        let user = self.user_of(person, now)?;
-        let refresh = refresh.or_else(|| self.state.registry.sign_in(user.id)?.refresh.clone());
+        // That an address is another's here says nothing about whether they are still there: the profile waits.
+        let answer = match self.user_of(person, now) {
+            Ok(user) => Answer::User(user),
+            Err(Refusal::Conflict(reason)) => Answer::Kept(reason),
+            Err(other) => return Err(other),
+        };
+        let refresh = refresh.or_else(|| before.refresh.clone());
         // Whoever was logged out comes back by signing in, not by a refresh that was already under way.
-        let ended = self.state.registry.sign_in(user.id).is_some_and(|before| before.ended);
-        self.heard_of(SignIn { user: user.id, groups, refresh, checked: now, ended });
-        Ok(Answer::User(user))
+        self.heard_of(SignIn { user, groups, refresh, checked: now, ended: before.ended });
+        Ok(answer)
+    }
+
+    /// What is known of somebody's sign-in, if it is still what the provider was asked with.
+    fn still(&self, user: &User, asked: &SignIn) -> Result<Arc<SignIn>, Refusal> {
+        match self.state.registry.sign_in(user.id) {
+            None => Err(Refusal::Conflict(format!("user {} did not sign in with a provider", user.name))),
+            Some(known) if **known != *asked => Err(Refusal::Conflict(format!(
+                "user {} has signed in meanwhile; what was known before is old",
+                user.name
+            ))),
+            Some(known) => Ok(Arc::clone(known)),
+        }
     }
 
     /// See the module: logged out, not deleted; whoever comes back finds their nodes.
-    pub(crate) fn end_sign_in(&mut self, user: UserId, reason: &str, now: UnixTime) -> Result<Answer, Refusal> {
+    pub(crate) fn end_sign_in(
+        &mut self,
+        user: UserId,
+        reason: &str,
+        asked: &SignIn,
+        now: UnixTime,
+    ) -> Result<Answer, Refusal> {
         let user = self.user(user)?;
-        let Some(before) = self.state.registry.sign_in(user.id).cloned() else {
-            return Err(Refusal::Conflict(format!("user {} did not sign in with a provider", user.name)));
-        };
+        let before = self.still(&user, asked)?;
         let nodes: Vec<_> = self.state.registry.nodes().filter(|n| n.owner.user() == Some(user.id)).cloned().collect();
         self.note(now, format!("user:{}", user.id.0), cut(reason, LONGEST));
         for node in nodes.iter().filter(|node| !node.logged_out) {
@@ -126,17 +150,14 @@ impl Staged {
     }
 
     /// The row of a person, made or brought up to date.
-    fn user_of(&mut self, person: Person, now: UnixTime) -> Result<std::sync::Arc<User>, Refusal> {
+    fn user_of(&mut self, person: Person, now: UnixTime) -> Result<Arc<User>, Refusal> {
         if person.issuer.is_empty() || person.issuer == LOCAL_ISSUER || person.subject.is_empty() {
             return Err(Refusal::Invalid("the provider did not say who it is".to_owned()));
         }
         let email = plain(&person.email);
         let known = self.state.registry.user_by_identity(&person.issuer, &person.subject).cloned();
         let known_id = known.as_ref().map(|user| user.id);
-        let has_it = |user: &&std::sync::Arc<User>| {
-            Some(user.id) != known_id
-                && (user.email.eq_ignore_ascii_case(&email) || user.name.eq_ignore_ascii_case(&email))
-        };
+        let has_it = |user: &&Arc<User>| Some(user.id) != known_id && user.is_called(&email);
         if !email.is_empty()
             && let Some(other) = self.state.registry.users().find(has_it)
         {
@@ -146,7 +167,7 @@ impl Staged {
         let (display_name, picture_url) = (plain(&person.display_name), plain(&person.picture_url));
         let Some(known) = known else {
             let id = UserId(self.count(|facts| next(&mut facts.next_user)));
-            let name = self.free_user_name(&wanted_name(&person, id));
+            let name = self.free_user_name(&wanted_name(&person, id), id);
             self.note(now, format!("user:{}", id.0), format!("{name} by {}", person.issuer));
             let user = self.put_user(User {
                 id,
@@ -163,7 +184,8 @@ impl Staged {
         };
         // A name that was an address follows the address, so that whoever gets the old one gets no name with it.
         let follows = !known.email.is_empty() && known.name == known.email && known.email != email;
-        let name = if follows { self.free_user_name(&wanted_name(&person, known.id)) } else { known.name.clone() };
+        let name =
+            if follows { self.free_user_name(&wanted_name(&person, known.id), known.id) } else { known.name.clone() };
         let user = User { name, display_name, email, picture_url, ..User::clone(&known) };
         if user == *known {
             return Ok(known);
@@ -183,8 +205,8 @@ impl Staged {
         self.put_sign_in(sign_in);
     }
 
-    fn free_user_name(&self, wanted: &str) -> String {
-        let is_free = |name: &String| self.check_user_name(name).is_ok();
+    fn free_user_name(&self, wanted: &str, of: UserId) -> String {
+        let is_free = |name: &String| self.check_user_name(name, Some(of)).is_ok();
         let (local, domain) = wanted.split_once('@').map_or((wanted, ""), |(local, _)| (local, &wanted[local.len()..]));
         let numbered = (1_u64..).map(|number| format!("{local}-{number}{domain}"));
         // One of as many names as there are users, and one more, is free.

@@ -211,6 +211,13 @@ pub struct PreAuthKey {
     pub expiry: Option<UnixTime>,
 }
 
+impl User {
+    /// Whether a word is the person's name or address. Words of addresses mean the same in capitals.
+    pub(crate) fn is_called(&self, word: &str) -> bool {
+        !word.is_empty() && (self.email.eq_ignore_ascii_case(word) || self.name.eq_ignore_ascii_case(word))
+    }
+}
+
 /// What an identity provider says about a person, as of the last time that it was asked. Absent for people whom an
 /// operator made by hand.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -129,8 +129,10 @@ impl Staged {
             What::ApproveRegistration { id, user } => self.approve_registration(id, user, now),
             What::RejectRegistration { id } => self.reject_registration(id, now),
             What::Enrol { id, person, refresh, until } => self.enrol(id, *person, refresh, until, now),
-            What::RefreshPerson { user, person, refresh } => self.refresh_person(user, *person, refresh, now),
-            What::EndSignIn { user, reason } => self.end_sign_in(user, &reason, now),
+            What::RefreshPerson { user, person, refresh, asked } => {
+                self.refresh_person(*person, refresh, user, &asked, now)
+            }
+            What::EndSignIn { user, reason, asked } => self.end_sign_in(user, &reason, &asked, now),
             What::ApproveNode { node, approved } => self.approve_node(node, approved, now),
             What::ExpireNode { node, at } => self.expire_node(node, at, now),
             What::DisableExpiry { node } => self.disable_expiry(node, now),

@@ -127,6 +127,8 @@ pub struct Service {
     writer: AbortOnDropHandle<Result<(), WriterError>>,
     admin: LocalListener,
     stop: watch::Sender<bool>,
+    /// Told when nobody has anything to write any more.
+    stop_writer: watch::Sender<bool>,
 }
 
 impl Service {
@@ -151,11 +153,12 @@ impl Service {
         let admin = local_socket::bind(&config.socket, OpenTo::Owner).await?;
         let download = Download::open(config.executable.as_deref()).map_err(os("open the program to hand out"))?;
         let (stop, shutdown) = watch::channel(false);
+        let (stop_writer, end_of_writer) = watch::channel(false);
         let probing = control.settings().probing;
         let (registry, ends, probes) = Registry::new(control.snapshot());
         let writer = Writer::new(control, store, seeds.fork(), ends);
         let service = Self {
-            writer: AbortOnDropHandle::new(tokio::spawn(writer.run(shutdown.clone()))),
+            writer: AbortOnDropHandle::new(tokio::spawn(writer.run(end_of_writer))),
             shared: Arc::new(Shared {
                 server_url: config.server_url.clone(),
                 sign_in: SignIn::open(config, &noise_key)?,
@@ -177,6 +180,7 @@ impl Service {
             }),
             admin,
             stop,
+            stop_writer,
         };
         service.spawn_probes(probes, probing.answer_within);
         if let Some(path) = config.dns_extra_records_file.clone() {
@@ -302,6 +306,7 @@ impl Service {
         self.shared.tasks.close();
         // Every task watches `stop`; none waits for anything else without a deadline of its own.
         self.shared.tasks.wait().await;
+        self.stop_writer.send_replace(true);
         self.writer.await.ok().map(|ended| ended.map_err(RunError::from))
     }
 

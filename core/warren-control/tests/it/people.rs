@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use warren_control::register::RegisterAnswer;
-use warren_control::rows::{Node, Owner, Registered, Sealed};
+use warren_control::rows::{Node, Owner, Registered, Sealed, SignIn};
 use warren_control::{Answer, AuthId, Person, Refusal, Settings, Verdict, What};
 use warren_crypto::UnixTime;
 use warren_wire::{LOGOUT_EXPIRY, RegisterRequest, UserId};
@@ -39,7 +39,17 @@ fn enrol(world: &mut World, machine: u8, node_key: u8, person: Person) -> Arc<No
 }
 
 fn refresh(world: &mut World, user: UserId, person: Person) -> Result<Answer, Refusal> {
-    world.ask(What::RefreshPerson { user, person: Box::new(person), refresh: None })
+    let asked = asked(world, user);
+    world.ask(What::RefreshPerson { user, person: Box::new(person), refresh: None, asked })
+}
+
+fn asked(world: &World, user: UserId) -> Arc<SignIn> {
+    Arc::clone(world.control.registry().sign_in(user).expect("signed in"))
+}
+
+fn end(world: &mut World, user: UserId, reason: &str) -> Result<Answer, Refusal> {
+    let asked = asked(world, user);
+    world.ask(What::EndSignIn { user, reason: reason.into(), asked })
 }
 
 fn owner(node: &Node) -> UserId {
@@ -141,8 +151,9 @@ fn a_changed_address_stays_with_the_person_and_takes_the_name_along() {
     // So whoever gets the old address gets none of her rights.
     let new = owner(&enrol(&mut world, 2, 21, person("50", "ann@example.net")));
     assert_ne!(new, ann);
-    let refused = refresh(&mut world, new, person("50", "ann@example.org")).expect_err("ann's now");
-    assert!(matches!(refused, Refusal::Conflict(_)), "{refused}");
+    let kept = refresh(&mut world, new, person("50", "ann@example.org"));
+    assert!(matches!(&kept, Ok(Answer::Kept(reason)) if reason.contains("is the address of user")), "{kept:?}");
+    assert_eq!(name(&world, new), "ann@example.net", "the address is ann's now, and nobody is logged out for it");
     // A name that an operator chose stays.
     world.ask(What::RenameUser { user: ann, name: "ann".into() }).expect("renamed");
     refresh(&mut world, ann, person("42", "ann@third.example")).expect("again");
@@ -160,6 +171,42 @@ fn a_refresh_speaks_of_nobody_else() {
 }
 
 #[test]
+fn what_the_provider_said_before_somebody_signed_in_anew_is_old() {
+    let mut world = World::new();
+    let node = enrol(&mut world, 1, 11, person("42", "ann@example.net"));
+    let (ann, asked) = (owner(&node), asked(&world, owner(&node)));
+    // The question is under way, the token is used up, and meanwhile she signs in.
+    enrol(&mut world, 2, 21, person("42", "ann@example.net"));
+    let gone = What::EndSignIn { user: ann, reason: "invalid_grant".into(), asked: Arc::clone(&asked) };
+    assert!(matches!(world.ask(gone), Err(Refusal::Conflict(_))));
+    let (person, refresh) = (Box::new(person("42", "old@example.net")), Some(Sealed(vec![9; 4])));
+    let old = What::RefreshPerson { user: ann, person, refresh, asked };
+    assert!(matches!(world.ask(old), Err(Refusal::Conflict(_))));
+    let now = world.control.registry().sign_in(ann).expect("there");
+    assert_eq!((now.ended, now.refresh.clone()), (false, Some(Sealed(vec![2; 4]))));
+    assert!(!world.node(node.id).expired && name(&world, ann) == "ann@example.net");
+}
+
+#[test]
+fn an_operator_gives_nobody_anothers_address() {
+    let mut world = World::new();
+    let ann = owner(&enrol(&mut world, 1, 11, person("42", "ann@example.net")));
+    world.ask(What::RenameUser { user: ann, name: "ann".into() }).expect("renamed");
+    let create = |name: &str, email: &str| What::CreateUser {
+        name: name.into(),
+        display_name: String::new(),
+        email: email.into(),
+        picture_url: String::new(),
+    };
+    assert!(matches!(world.ask(create("bob", "Ann@example.net")), Err(Refusal::Conflict(_))));
+    assert!(matches!(world.ask(create("ann@example.net", "")), Err(Refusal::Taken { .. })));
+    let bob = world.user("bob");
+    let taken = world.ask(What::RenameUser { user: bob, name: "ANN@example.net".into() });
+    assert!(matches!(taken, Err(Refusal::Taken { .. })));
+    world.ask(What::RenameUser { user: ann, name: "ann@example.net".into() }).expect("her own");
+}
+
+#[test]
 fn somebody_who_was_removed_is_logged_out_and_their_keys_let_nobody_in() {
     let mut world = World::new();
     let node = enrol(&mut world, 1, 11, person("42", "ann@example.net"));
@@ -167,7 +214,7 @@ fn somebody_who_was_removed_is_logged_out_and_their_keys_let_nobody_in() {
     let (anns, bobs) = (world.key(Some(ann), &[], REUSABLE), world.key(Some(bob), &[], REUSABLE));
     let tagged = world.key(Some(ann), &["tag:web"], REUSABLE);
     world.join(2, 21, &bobs);
-    world.ask(What::EndSignIn { user: ann, reason: "invalid_grant".into() }).expect("ended");
+    end(&mut world, ann, "invalid_grant").expect("ended");
     assert!(world.node(node.id).expired);
     assert_eq!(register_says(&mut world, 1, 11, None), "log in again");
     assert_eq!(register_says(&mut world, 3, 31, Some(&anns)), "authkey revoked");
@@ -188,7 +235,8 @@ fn somebody_who_was_removed_is_logged_out_and_their_keys_let_nobody_in() {
 fn people_whom_an_operator_made_have_no_sign_in_to_end() {
     let mut world = World::new();
     let bob = world.user("bob");
-    assert!(world.ask(What::EndSignIn { user: bob, reason: String::new() }).is_err());
+    let asked = SignIn { user: bob, groups: BTreeSet::new(), refresh: None, checked: world.wall, ended: false };
+    assert!(world.ask(What::EndSignIn { user: bob, reason: String::new(), asked: Arc::new(asked) }).is_err());
     let local = Person { issuer: "local".into(), ..person("1", "") };
     assert!(matches!(enrol_as(&mut world, 1, 11, local), Err(Refusal::Invalid(_))));
 }
@@ -242,7 +290,7 @@ fn a_group_of_the_provider_is_a_source_in_the_policy_from_one_refresh_to_the_nex
     assert!(!sees(&world) && world.snapshot().filter_of(web.id).is_empty());
     refresh(&mut world, owner(&laptop), with(&["dev"])).expect("fresh");
     assert!(sees(&world));
-    world.ask(What::EndSignIn { user: owner(&laptop), reason: "gone".into() }).expect("ended");
+    end(&mut world, owner(&laptop), "gone").expect("ended");
     assert!(!sees(&world));
 }
 

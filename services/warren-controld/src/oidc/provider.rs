@@ -145,21 +145,17 @@ impl ProviderLink {
         self.vouch(&provider, claims, tokens).await
     }
 
-    /// Asks again about somebody who signed in before. `Ok(None)`: they are still there, and nothing was said of them.
-    pub(super) async fn ask_again(&self, refresh: &Secret, subject: &str) -> Result<Asked, VouchError> {
+    /// Asks again about somebody who signed in before. From here on the old refresh token may not be good any more.
+    pub(super) async fn ask_again(&self, refresh: &Secret) -> Result<Tokened, VouchError> {
         let provider = self.discover().await?;
         let request = self.client.refresh_request(&provider, refresh);
         let tokens = self.tokens(&provider, request, "refresh token").await?;
-        let vouched = self.vouch_again(&provider, &tokens, subject).await;
-        Ok(Asked { refresh: tokens.refresh, vouched })
+        Ok(Tokened { provider, tokens })
     }
 
-    async fn vouch_again(
-        &self,
-        provider: &Provider,
-        tokens: &Tokens,
-        subject: &str,
-    ) -> Result<Option<Person>, VouchError> {
+    /// What it says about them now. `Ok(None)`: they are still there, and nothing was said of them.
+    pub(super) async fn vouch_again(&self, asked: &Tokened, subject: &str) -> Result<Option<Person>, VouchError> {
+        let Tokened { provider, tokens } = asked;
         let claims = match (&tokens.id, &provider.userinfo) {
             (Some(token), _) => {
                 let expected = self.expected(None, Some(subject));
@@ -247,8 +243,15 @@ impl ProviderLink {
     }
 }
 
-/// The provider took the refresh token. What it gave in its stead must be kept, whatever else it said.
-pub(super) struct Asked {
-    pub(super) refresh: Option<Secret>,
-    pub(super) vouched: Result<Option<Person>, VouchError>,
+/// The provider took the refresh token. What it gave in its stead must be kept, whatever else it says.
+pub(super) struct Tokened {
+    provider: Arc<Provider>,
+    tokens: Tokens,
+}
+
+impl Tokened {
+    /// For the next time, if it gave another.
+    pub(super) fn refresh(&self) -> Option<&Secret> {
+        self.tokens.refresh.as_ref()
+    }
 }

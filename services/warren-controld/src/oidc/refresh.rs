@@ -3,17 +3,20 @@
 //! Only the provider's own word ends a sign-in: a refused refresh token, another person in the answer, or a profile that
 //! may not join any more. A provider that cannot be reached, or talks nonsense, says nothing about anybody: everything
 //! stays, and it is asked again a little later.
+//!
+//! A provider that gives a new refresh token does not take the old one any more, and takes its use for a theft. So from
+//! the question on, the new token is carried until the database has it, whatever else happens.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use warren_control::rows::{SignIn as Row, User};
-use warren_control::{Command, Person, What};
+use warren_control::{Answer, Command, Person, What};
 use warren_oidc::TokensError;
 
 use super::SignIn;
-use super::provider::{Asked, VouchError};
+use super::provider::{Tokened, VouchError};
 use crate::clock;
 use crate::registry::CommandError;
 use crate::service::Shared;
@@ -21,9 +24,14 @@ use crate::service::Shared;
 /// Between two looks at who is due.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// Between two tries to store an answer.
+const STORE_AGAIN: Duration = Duration::from_secs(5);
+
 pub(super) async fn run(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>) {
     let Some(sign_in) = &shared.sign_in else { return };
     let Some(every) = sign_in.config.refresh else { return };
+    let (concern, watched) = watch::channel(None);
+    shared.concerns.add("sign-in", watched);
     // Short periods are for trials.
     let look = (every / 4).clamp(Duration::from_millis(100), LOOK);
     loop {
@@ -31,58 +39,121 @@ pub(super) async fn run(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>
             () = clock::told(&mut shutdown) => return,
             () = tokio::time::sleep(look) => {}
         }
-        // Left half done when the server stops: whoever was not asked yet is asked after the next start.
-        tokio::select! {
-            () = clock::told(&mut shutdown) => return,
-            () = ask_about_all(&shared, sign_in, every) => {}
-        }
+        ask_about_all(&shared, sign_in, every, &shutdown, &concern).await;
     }
 }
 
-async fn ask_about_all(shared: &Shared, sign_in: &SignIn, every: Duration) {
+/// Whoever was not asked yet when the server stops is asked after the next start.
+async fn ask_about_all(
+    shared: &Shared,
+    sign_in: &SignIn,
+    every: Duration,
+    shutdown: &watch::Receiver<bool>,
+    concern: &watch::Sender<Option<String>>,
+) {
     let snapshot = shared.registry.snapshot();
-    let registry = snapshot.registry();
     let now = clock::wall();
-    let is_due = |row: &&Arc<Row>| !row.ended && row.checked.saturating_add(every) <= now;
-    for row in registry.sign_ins().filter(is_due) {
-        let Some(user) = registry.user(row.user).filter(|user| user.issuer == sign_in.config.issuer) else { continue };
-        if let Err(error) = ask_about(shared, sign_in, row, user).await {
-            // Whatever it is, the next would meet it too.
-            tracing::warn!(%error, "the identity provider could not be asked again; sign-ins stay as they are");
+    let is_due = |row: &Row| !row.ended && row.checked.saturating_add(every) <= now;
+    let mut kept = None;
+    for due in snapshot.registry().sign_ins().filter(|row| is_due(row)).map(|row| row.user) {
+        if *shutdown.borrow() {
             return;
         }
+        // The ones before took their time.
+        let latest = shared.registry.snapshot();
+        let row = latest.registry().sign_in(due).filter(|row| is_due(row));
+        let user = latest.registry().user(due).filter(|user| user.issuer == sign_in.config.issuer);
+        let (Some(row), Some(user)) = (row, user) else { continue };
+        match ask_about(shared, sign_in, row, user, shutdown.clone()).await {
+            Ok(reason) => kept = reason.or(kept),
+            Err(error) => {
+                // Whatever it is, the next would meet it too.
+                tracing::warn!(%error, "the identity provider could not be asked again; sign-ins stay as they are");
+                return;
+            }
+        }
+    }
+    // Whoever was kept in this round is due again after a period; what is said of them stays as long.
+    if kept.is_some() || snapshot.registry().sign_ins().any(|row| is_due(row)) {
+        concern.send_replace(kept);
     }
 }
 
-async fn ask_about(shared: &Shared, sign_in: &SignIn, row: &Row, user: &User) -> Result<(), VouchError> {
-    let Some(sealed) = &row.refresh else { return Ok(()) };
+/// Says why a profile was not taken over, if it was not.
+async fn ask_about(
+    shared: &Shared,
+    sign_in: &SignIn,
+    row: &Arc<Row>,
+    user: &User,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<Option<String>, VouchError> {
+    let Some(sealed) = &row.refresh else { return Ok(None) };
     let Some(refresh) = sign_in.sealer.open(sealed, &user.issuer, &user.subject) else {
         let reason = "what the provider gave for asking again cannot be read with this server's key";
-        return end(shared, user, reason).await;
+        return end(shared, row, user, reason).await;
     };
-    let Asked { refresh, vouched } = match sign_in.provider.ask_again(&refresh, &user.subject).await {
+    let asked = match sign_in.provider.ask_again(&refresh).await {
         Ok(asked) => asked,
         Err(VouchError::Tokens(error @ TokensError::InvalidGrant(_))) => {
-            return end(shared, user, &error.to_string()).await;
+            return end(shared, row, user, &error.to_string()).await;
         }
         Err(error) => return Err(error),
     };
-    let refresh = refresh.and_then(|token| sign_in.sealer.seal(&token, &user.issuer, &user.subject));
+    let token = asked.refresh().and_then(|token| sign_in.sealer.seal(token, &user.issuer, &user.subject));
+    // A server that stops leaves the profile for the next time, but not the token.
+    let vouched = tokio::select! {
+        vouched = vouch(sign_in, &asked, user) => vouched,
+        () = clock::told(&mut shutdown) => Ok(None),
+    };
     let (person, problem) = match vouched {
         Ok(Some(person)) => (person, None),
         Ok(None) => (as_before(row, user), None),
-        Err(error) if error.is_about_the_person() => return end(shared, user, &error.to_string()).await,
+        Err(error) if error.is_about_the_person() => return end(shared, row, user, &error.to_string()).await,
         Err(error) => (as_before(row, user), Some(error)),
     };
-    let what = What::RefreshPerson { user: user.id, person: Box::new(person), refresh };
-    match shared.registry.command(Command::by_server(what)).await {
-        Ok(_) => {}
-        Err(CommandError::Refused(refusal)) => return end(shared, user, &refusal.to_string()).await,
-        Err(error @ CommandError::Unavailable(_)) => {
-            tracing::warn!(user = %user.id, %error, "what the identity provider said was not kept");
+    let kept = store(shared, row, user, person, token, &mut shutdown).await;
+    problem.map_or(Ok(kept), Err)
+}
+
+async fn vouch(sign_in: &SignIn, asked: &Tokened, user: &User) -> Result<Option<Person>, VouchError> {
+    sign_in.provider.vouch_again(asked, &user.subject).await
+}
+
+/// Tries until the database has it, or the server stops.
+async fn store(
+    shared: &Shared,
+    row: &Arc<Row>,
+    user: &User,
+    person: Person,
+    refresh: Option<warren_control::rows::Sealed>,
+    shutdown: &mut watch::Receiver<bool>,
+) -> Option<String> {
+    let asked = Arc::clone(row);
+    let what = What::RefreshPerson { user: user.id, person: Box::new(person), refresh, asked };
+    let command = Command::by_server(what);
+    loop {
+        match shared.registry.command(command.clone()).await {
+            Ok(Answer::Kept(reason)) => {
+                tracing::warn!(user = %user.id, %reason, "somebody's new profile was not taken over");
+                return Some(format!("the new profile of user {} was not taken over: {reason}", user.name));
+            }
+            Ok(_) => return None,
+            Err(error @ CommandError::Refused(_)) => {
+                tracing::info!(user = %user.id, %error, "what the identity provider said was too late");
+                return None;
+            }
+            Err(error @ CommandError::Unavailable(_)) => {
+                tracing::warn!(user = %user.id, %error, "what the identity provider said was not kept yet");
+                if *shutdown.borrow() {
+                    return None;
+                }
+            }
+        }
+        tokio::select! {
+            () = clock::told(shutdown) => {} // and once more
+            () = tokio::time::sleep(STORE_AGAIN) => {}
         }
     }
-    problem.map_or(Ok(()), Err)
 }
 
 /// What we know of somebody of whom the provider said nothing new.
@@ -98,11 +169,16 @@ fn as_before(row: &Row, user: &User) -> Person {
     }
 }
 
-async fn end(shared: &Shared, user: &User, reason: &str) -> Result<(), VouchError> {
-    tracing::warn!(user = %user.id, reason, "somebody's sign-in has ended; their nodes are logged out");
-    let what = What::EndSignIn { user: user.id, reason: reason.to_owned() };
-    if let Err(error) = shared.registry.command(Command::by_server(what)).await {
-        tracing::warn!(user = %user.id, %error, "a sign-in was not ended; it will be tried again");
+async fn end(shared: &Shared, row: &Arc<Row>, user: &User, reason: &str) -> Result<Option<String>, VouchError> {
+    let what = What::EndSignIn { user: user.id, reason: reason.to_owned(), asked: Arc::clone(row) };
+    match shared.registry.command(Command::by_server(what)).await {
+        Ok(_) => tracing::warn!(user = %user.id, reason, "somebody's sign-in has ended; their nodes are logged out"),
+        Err(CommandError::Refused(refusal)) => {
+            tracing::info!(user = %user.id, reason, %refusal, "a sign-in goes on");
+        }
+        Err(error) => {
+            tracing::warn!(user = %user.id, reason, %error, "a sign-in was not ended; it will be tried again");
+        }
     }
-    Ok(())
+    Ok(None)
 }
