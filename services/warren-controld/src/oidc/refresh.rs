@@ -7,6 +7,7 @@
 //! A provider that gives a new refresh token does not take the old one any more, and takes its use for a theft. So from
 //! the question on, the new token is carried until the database has it, whatever else happens.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use warren_control::rows::{SignIn as Row, User};
 use warren_control::{Answer, Command, Person, What};
 use warren_oidc::TokensError;
+use warren_wire::UserId;
 
 use super::SignIn;
 use super::provider::{Tokened, VouchError};
@@ -27,11 +29,15 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Between two tries to store an answer.
 const STORE_AGAIN: Duration = Duration::from_secs(5);
 
+/// Whose profile stays as it was, and why, as of the last time that they were asked about.
+type Kept = BTreeMap<UserId, String>;
+
 pub(super) async fn run(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>) {
     let Some(sign_in) = &shared.sign_in else { return };
     let Some(every) = sign_in.config.refresh else { return };
     let (concern, watched) = watch::channel(None);
     shared.concerns.add("sign-in", watched);
+    let mut kept = Kept::new();
     // Short periods are for trials.
     let look = (every / 4).clamp(Duration::from_millis(100), LOOK);
     loop {
@@ -39,7 +45,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>
             () = clock::told(&mut shutdown) => return,
             () = tokio::time::sleep(look) => {}
         }
-        ask_about_all(&shared, sign_in, every, &shutdown, &concern).await;
+        ask_about_all(&shared, sign_in, every, &shutdown, &mut kept).await;
+        concern.send_replace(kept.values().next().cloned());
     }
 }
 
@@ -49,12 +56,11 @@ async fn ask_about_all(
     sign_in: &SignIn,
     every: Duration,
     shutdown: &watch::Receiver<bool>,
-    concern: &watch::Sender<Option<String>>,
+    kept: &mut Kept,
 ) {
     let snapshot = shared.registry.snapshot();
     let now = clock::wall();
     let is_due = |row: &Row| !row.ended && row.checked.saturating_add(every) <= now;
-    let mut kept = None;
     for due in snapshot.registry().sign_ins().filter(|row| is_due(row)).map(|row| row.user) {
         if *shutdown.borrow() {
             return;
@@ -65,17 +71,14 @@ async fn ask_about_all(
         let user = latest.registry().user(due).filter(|user| user.issuer == sign_in.config.issuer);
         let (Some(row), Some(user)) = (row, user) else { continue };
         match ask_about(shared, sign_in, row, user, shutdown.clone()).await {
-            Ok(reason) => kept = reason.or(kept),
+            Ok(Some(reason)) => drop(kept.insert(due, reason)),
+            Ok(None) => drop(kept.remove(&due)),
             Err(error) => {
                 // Whatever it is, the next would meet it too.
                 tracing::warn!(%error, "the identity provider could not be asked again; sign-ins stay as they are");
                 return;
             }
         }
-    }
-    // Whoever was kept in this round is due again after a period; what is said of them stays as long.
-    if kept.is_some() || snapshot.registry().sign_ins().any(|row| is_due(row)) {
-        concern.send_replace(kept);
     }
 }
 

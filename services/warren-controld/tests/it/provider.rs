@@ -51,6 +51,8 @@ pub struct State {
     pub named: Option<String>,
     /// Every refresh token is used once.
     pub rotates: bool,
+    /// The token endpoint decides at once and answers this much later.
+    pub slow: std::time::Duration,
     codes: BTreeMap<String, Code>,
     refresh: BTreeMap<String, Value>,
     made: u32,
@@ -86,6 +88,7 @@ impl Provider {
             declines: None,
             named: None,
             rotates: true,
+            slow: std::time::Duration::ZERO,
             codes: BTreeMap::new(),
             refresh: BTreeMap::new(),
             made: 0,
@@ -120,18 +123,24 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Respons
     let query = url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
     let form = url::form_urlencoded::parse(&body).into_owned().collect();
     let authorization = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut state = state.lock().expect("no panic");
-    if state.is_down {
-        return answer::text(StatusCode::SERVICE_UNAVAILABLE, "down");
+    let (response, wait) = {
+        let mut state = state.lock().expect("no panic");
+        if state.is_down {
+            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "down");
+        }
+        match head.uri.path() {
+            "/.well-known/openid-configuration" => (state.discovery(), None),
+            "/auth" => (state.authorize(query), None),
+            "/token" => (state.token(form, authorization), Some(state.slow)),
+            "/keys" => (state.keys(), None),
+            "/userinfo" => (state.userinfo(authorization), None),
+            path => panic!("nobody asks a provider for {path}"),
+        }
+    };
+    if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+        tokio::time::sleep(wait).await;
     }
-    match head.uri.path() {
-        "/.well-known/openid-configuration" => state.discovery(),
-        "/auth" => state.authorize(query),
-        "/token" => state.token(form, authorization),
-        "/keys" => state.keys(),
-        "/userinfo" => state.userinfo(authorization),
-        path => panic!("nobody asks a provider for {path}"),
-    }
+    response
 }
 
 impl State {

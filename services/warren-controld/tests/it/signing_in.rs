@@ -14,7 +14,7 @@ use crate::browser::{Browser, Page};
 use crate::client::Machine;
 use crate::log;
 use crate::provider::{CLIENT_ID, CLIENT_SECRET, PLANTED, Provider, key, person};
-use crate::world::{PATIENCE, World, start_with};
+use crate::world::{PATIENCE, World, start_on, start_with};
 
 fn settings(provider: &Provider) -> Overrides {
     Overrides {
@@ -369,6 +369,23 @@ async fn a_profile_follows_the_provider_and_somebody_removed_there_is_logged_out
     answer(&mut browser, &question, "add").await;
     let after = world.admin.nodes(None).await.expect("a list").remove(0);
     assert_eq!((after.id, after.ip_addresses, after.expired), (before.id, before.ip_addresses, false));
+}
+
+#[tokio::test]
+async fn a_server_that_stops_while_the_provider_answers_keeps_the_new_token() {
+    let (provider, world) = both(|said| said.oidc_refresh = Some("1s".into())).await;
+    enrol(&world, &mut Browser::default(), 1).await;
+    provider.state().slow = Duration::from_millis(1500);
+    let questions = || provider.state().asked.iter().filter(|form| form["grant_type"] == "refresh_token").count();
+    let before = questions();
+    until("a question", async || questions() > before).await;
+    let folder = world.stop().await;
+    provider.state().slow = Duration::ZERO;
+    let before = questions();
+    let said = Overrides { oidc_refresh: Some("1s".into()), ..settings(&provider) };
+    let world = start_on(folder, said).await;
+    until("two more questions", async || questions() > before + 1).await;
+    assert!(!world.admin.nodes(None).await.expect("a list")[0].expired, "{:?}", provider.state().asked);
 }
 
 #[tokio::test]

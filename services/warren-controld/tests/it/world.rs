@@ -39,6 +39,11 @@ pub async fn start_with(said: Overrides, caps: Caps) -> World {
     open(folder, said, caps).await
 }
 
+/// A server on what another left.
+pub async fn start_on(folder: tempfile::TempDir, said: Overrides) -> World {
+    open(folder, said, Caps::default()).await
+}
+
 pub fn config(folder: &Path, said: Overrides) -> Config {
     let usual = Overrides {
         listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
