@@ -192,7 +192,7 @@ impl EventLoop {
                     }
                     Source::Alarm => self.alarm.acknowledge(),
                     Source::Udp4 | Source::Udp6 => self.packets.receive(source, self.node.engine_mut(), now),
-                    Source::Tun => self.packets.read_tun(self.node.engine_mut(), now),
+                    Source::Tun => self.read_tun(now),
                     Source::Watch => self.read_watch(),
                 }
             }
@@ -279,6 +279,13 @@ impl EventLoop {
             warn!(%trouble, "the host's network is not as wanted");
         }
         self.host_problem = trouble;
+    }
+
+    fn read_tun(&mut self, now: Instant) {
+        if let Err(error) = self.packets.read_tun(self.node.engine_mut(), now) {
+            warn!(%error, "the interface has gone");
+            self.packets.detach(&mut self.poller);
+        }
     }
 
     fn read_watch(&mut self) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::debug;
 use warren_crypto::NodePublic;
 use warren_engine::{Burst, Engine, OpenJob, Run, SealJob};
 use warren_io::udp::{self, RunRef, Sent, Udp, UdpPair};
@@ -238,22 +238,27 @@ impl Packets {
 
     /// The interface is readable: reads, seals and sends burst by burst. What a full socket leaves stays in the
     /// device's queue.
-    pub(crate) fn read_tun(&mut self, engine: &mut Engine, now: Instant) {
+    ///
+    /// # Errors
+    /// When the interface was taken away under us: [`Packets::detach`] is due, and somebody has to bring a new one.
+    pub(crate) fn read_tun(&mut self, engine: &mut Engine, now: Instant) -> io::Result<()> {
         let mut bytes = 0;
         while bytes < TUN_BYTES_PER_TURN && !self.is_blocked() {
-            let (more, is_drained) = self.read_batch(engine);
-            bytes += more;
+            let read = self.read_batch(engine);
             self.seal(engine, now);
             self.send_runs(engine, now);
+            let (more, is_drained) = read?;
+            bytes += more;
             if is_drained {
                 break;
             }
         }
+        Ok(())
     }
 
     /// Fills the batch from the interface; how many bytes that were, and whether nothing is left there.
-    fn read_batch(&mut self, engine: &mut Engine) -> (usize, bool) {
-        let Plane::Tun(Some(tun)) = &self.plane else { return (0, true) };
+    fn read_batch(&mut self, engine: &mut Engine) -> io::Result<(usize, bool)> {
+        let Plane::Tun(Some(tun)) = &self.plane else { return Ok((0, true)) };
         let mut bytes = 0;
         while bytes < TUN_BYTES_PER_SEND && self.batch.len() < TUN_BURSTS_PER_SEND {
             match tun.read(engine.take_buffer()) {
@@ -264,17 +269,11 @@ impl Packets {
                 Ok(None) => self.drops.tun_read += 1,
                 Err((error, buffer)) => {
                     engine.recycle(buffer);
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        // Taken away under us; closing the descriptor also ends epoll's interest. The keeper brings a
-                        // new one.
-                        warn!(%error, "the interface has gone");
-                        self.plane = Plane::Tun(None);
-                    }
-                    return (bytes, true);
+                    return if error.kind() == io::ErrorKind::WouldBlock { Ok((bytes, true)) } else { Err(error) };
                 }
             }
         }
-        (bytes, false)
+        Ok((bytes, false))
     }
 
     /// Seals the batch.

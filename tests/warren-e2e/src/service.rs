@@ -191,15 +191,8 @@ impl<'a> Node<'a> {
                 None
             }
             Mode::Kernel => {
-                let helper = machine.start(
-                    &format!("{name}-helper"),
-                    executable("warren-helper"),
-                    &["run", "--socket", &helper_socket, "--uid", "0"],
-                );
+                let helper = start_helper(machine, name);
                 args.extend(["--helper", &helper_socket]);
-                till(PATIENCE, "the helper's socket", || {
-                    std::path::Path::new(&helper_socket).exists().then_some(()).ok_or_else(|| helper.log())
-                });
                 Some(helper)
             }
         };
@@ -212,6 +205,19 @@ impl<'a> Node<'a> {
 
     pub fn helper(&mut self) -> Option<Process> {
         self.helper.take()
+    }
+
+    /// Starts the helper anew, as an upgrade of its package does; the node goes on meanwhile. `kill` leaves the old one no
+    /// time to clear up.
+    pub fn restart_helper(&mut self, kill: bool) {
+        if let Some(old) = self.helper.take() {
+            if kill {
+                old.kill9();
+            } else {
+                old.stop();
+            }
+        }
+        self.helper = Some(start_helper(self.machine, &self.name));
     }
 
     pub fn state(&self) -> PathBuf {
@@ -278,6 +284,18 @@ impl<'a> Node<'a> {
             self.try_ask(&["ping", "-c", "1", "--timeout", "500ms", "--until-direct=false", "--json", target])?;
         Ok(json(&text))
     }
+}
+
+/// Starts the helper of the node `name`.
+fn start_helper(machine: &Machine, name: &str) -> Process {
+    let socket = machine.folder().join(name).join("helper.sock");
+    // What a killed one left would look like the new one's.
+    let _ = std::fs::remove_file(&socket);
+    let shown = socket.display().to_string();
+    let args = ["run", "--socket", &shown, "--uid", "0"];
+    let helper = machine.start(&format!("{name}-helper"), executable("warren-helper"), &args);
+    till(PATIENCE, "the helper's socket", || socket.exists().then_some(()).ok_or_else(|| helper.log()));
+    helper
 }
 
 fn text(output: Output) -> Result<String, String> {

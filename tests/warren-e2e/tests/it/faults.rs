@@ -174,6 +174,26 @@ fn a_killed_helper_leaves_nothing_that_the_next_start_does_not_sweep() {
 }
 
 #[test]
+fn a_helper_that_starts_anew_alone_interrupts_the_traffic_only() {
+    if !warren_e2e::inside() || !warren_e2e::can_make_tun() {
+        return;
+    }
+    let net = Internet::new(Nat::Easy, Nat::Easy);
+    let servers = servers4(&net);
+    let [mut a, b] = join(&net, &servers, [Mode::Kernel; 2]);
+    let ip = b.ip4();
+    till(PATIENCE, "packets through the interface", || ping(&a, &ip));
+    let stream = net.left.start("flood", "ping", &["-f", "-q", &ip]);
+    for kill in [true, false, true] {
+        a.restart_helper(kill);
+        let (_, took) = till(RESUME, "packets after the helper's next start", || ping(&a, &ip));
+        println!("helper restarted: packets after {took:?}");
+    }
+    stream.stop();
+    a.try_status().expect("the node still answers");
+}
+
+#[test]
 fn everything_killed_at_once_leaves_nothing_that_doctor_or_the_next_start_does_not_clear() {
     if !warren_e2e::inside() || !warren_e2e::can_make_tun() {
         return;
