@@ -4,16 +4,17 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use warren_os::{DefaultRoute, default_routes, interface_addrs};
+use warren_os::{DefaultRoute, default_routes, uplink_addrs};
 
 use crate::clock::suspended;
 
 /// A sleep longer than this ends connections at routers and servers; a shorter one they do not notice.
 const LONG_SLEEP: Duration = Duration::from_secs(30);
 
-/// Addresses of the host and the ways out of it.
+/// Addresses of the host on its uplinks, and the ways out of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Underlay {
+    /// In order, so that the same ones are the same list.
     pub(crate) addrs: Vec<IpAddr>,
     routes: Vec<DefaultRoute>,
 }
@@ -30,7 +31,8 @@ pub(crate) struct Change {
 impl Underlay {
     /// As the kernel says it is, without the mesh's own interface.
     pub(crate) fn look(mesh_interface: &str) -> io::Result<Self> {
-        Ok(Self { addrs: interface_addrs(mesh_interface)?, routes: default_routes(mesh_interface)? })
+        let addrs = uplink_addrs(mesh_interface)?.into_iter().collect();
+        Ok(Self { addrs, routes: default_routes(mesh_interface)? })
     }
 
     /// From `old` to this.

@@ -8,7 +8,8 @@
 //! | the interface as a stream of bursts | [`Tun`] |
 //! | the whole wanted state of the host, and what the host may be asked | [`OsConfig`], [`Limits`] |
 //! | making it so, and undoing it | [`Host`] |
-//! | news that links or addresses changed; the host's own addresses | [`Watch`], [`interface_addrs`] |
+//! | news that links or addresses changed | [`Watch`] |
+//! | the addresses that say where this host is; the ways out of it | [`uplink_addrs`], [`default_routes`] |
 //! | UDP sockets with buffers that need rights | [`udp::open_pair`] |
 //! | what the host is called and runs | [`OsFacts`] |
 //! | asking a privileged process for all this | [`helper::Client`], [`helper::serve_socket`], [`helper::serve_fd`] |
@@ -18,18 +19,22 @@
 
 pub mod apply;
 mod config;
+mod default_routes;
 mod facts;
 pub mod helper;
 mod netlink;
 mod tun;
 pub mod udp;
+mod uplinks;
 mod watch;
 
 pub use apply::{Applied, ApplyError, Host};
 pub use config::{ConfigProblem, Limits, OsConfig};
+pub use default_routes::{DefaultRoute, default_routes};
 pub use facts::OsFacts;
 pub use tun::{Offloads, READ_BYTES, Tun};
-pub use watch::{DefaultRoute, Watch, default_routes, interface_addrs};
+pub use uplinks::uplink_addrs;
+pub use watch::Watch;
 
 /// The `rtm_protocol` of every route we make: `W`. (iproute2's `rt_protos` leaves 0x57 to nobody.)
 pub const ROUTE_PROTOCOL: u8 = 0x57;

@@ -1,8 +1,10 @@
+use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::process::Command;
 
 use warren_ip::offload::Super;
-use warren_os::{Host, OsConfig, READ_BYTES, Tun, Watch, default_routes, interface_addrs};
+use warren_os::{Host, OsConfig, READ_BYTES, Tun, Watch, default_routes, uplink_addrs};
 
 use crate::namespace::in_namespace;
 
@@ -37,14 +39,14 @@ fn applying_twice_changes_nothing_and_a_smaller_wish_takes_away() {
             assert!(applied.skipped.is_empty(), "{applied:?}");
             assert_eq!(routes_of(&mut host), ["100.64.0.2/32", "100.64.0.3/32", "fd7a:115c:a1e0::2/128"]);
         }
-        assert_eq!(interface_addrs("lo").unwrap(), full.addrs);
-        assert!(interface_addrs("warren0").unwrap().is_empty());
+        assert_eq!(uplink_addrs("lo").unwrap(), BTreeSet::from_iter(full.addrs.clone()));
+        assert!(uplink_addrs("warren0").unwrap().is_empty());
 
         let mut smaller = config(&["100.64.0.3/32"]);
         smaller.addrs = vec!["100.64.0.9".parse().unwrap()];
         host.apply(&smaller).unwrap();
         assert_eq!(routes_of(&mut host), ["100.64.0.3/32"]);
-        assert_eq!(interface_addrs("lo").unwrap(), smaller.addrs);
+        assert_eq!(uplink_addrs("lo").unwrap(), BTreeSet::from_iter(smaller.addrs.clone()));
 
         host.remove("warren0").unwrap();
         assert_eq!(host.interface("warren0").unwrap(), None);
@@ -102,10 +104,7 @@ fn read_until(tun: &Tun, fits: impl Fn(&Super) -> bool) -> Super {
 #[test]
 fn the_preferred_default_route_is_told_and_one_into_the_mesh_is_not() {
     in_namespace("routes", || {
-        let ip = |line: &str| {
-            let done = std::process::Command::new("ip").args(line.split(' ')).status().expect("the program ip");
-            assert!(done.success(), "ip {line}");
-        };
+        let ip = |line: &str| ip(&[line]);
         for (name, address) in [("one0", "192.0.2.2/24"), ("two0", "198.51.100.2/24"), ("warren0", "100.64.0.2/32")] {
             ip(&format!("link add {name} type veth peer name x{name}"));
             ip(&format!("addr add {address} dev {name}"));
@@ -137,5 +136,67 @@ fn changes_elsewhere_are_news_and_our_own_are_not() {
         let _other = Tun::open("other0").unwrap();
         assert!(watch.read().unwrap());
         assert!(!watch.read().unwrap());
+    });
+}
+
+/// Runs lines of `ip` in this thread's namespace.
+fn ip(lines: &[&str]) {
+    for line in lines {
+        let done = Command::new("ip").args(line.split(' ')).status().expect("the ip command");
+        assert!(done.success(), "ip {line}");
+    }
+}
+
+fn addresses(texts: &[&str]) -> BTreeSet<std::net::IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn containers_that_come_and_go_do_not_change_where_this_host_is() {
+    in_namespace("uplinks", || {
+        // An island: all it has counts.
+        ip(&["link set lo up"]);
+        assert_eq!(uplink_addrs("warren0").unwrap(), addresses(&["127.0.0.1", "::1"]));
+        // The cable that leads out, as a container has it.
+        ip(&[
+            "link add eth0 type veth peer name far0",
+            "link set far0 up",
+            "link set eth0 up",
+            "address add 192.0.2.2/24 dev eth0",
+            "address add 2001:db8::2/64 dev eth0 nodad",
+            "route add default via 192.0.2.1",
+        ]);
+        let here = addresses(&["192.0.2.2", "2001:db8::2"]);
+        assert_eq!(uplink_addrs("warren0").unwrap(), here);
+        // Containers of our own: a bridge, a cable, link-local addresses, and a tunnel of somebody else.
+        ip(&[
+            "link add docker0 type bridge",
+            "address add 172.17.0.1/16 dev docker0",
+            "link set docker0 up",
+            "link add veth1 type veth peer name guest1",
+            "link set veth1 master docker0",
+            "link set veth1 up",
+            "link set guest1 up",
+            "address add 169.254.7.7/16 dev eth0",
+            "link add dummy1 type dummy",
+            "address add 10.9.9.9/32 dev dummy1",
+            "link set dummy1 up",
+        ]);
+        assert_eq!(uplink_addrs("warren0").unwrap(), here);
+        ip(&["link del veth1", "link del docker0"]);
+        assert_eq!(uplink_addrs("warren0").unwrap(), here);
+        // A VLAN is a wire, and a bridge with a wire in it is one as well.
+        ip(&[
+            "link add link eth0 name eth0.7 type vlan id 7",
+            "link add br0 type bridge",
+            "link set eth0.7 master br0",
+            "link set eth0.7 up",
+            "link set br0 up",
+            "address add 198.51.100.3/24 dev br0",
+        ]);
+        assert_eq!(uplink_addrs("warren0").unwrap(), addresses(&["192.0.2.2", "2001:db8::2", "198.51.100.3"]));
+        // Another uplink takes over.
+        ip(&["link set eth0 down", "link del br0"]);
+        assert_eq!(uplink_addrs("eth0").unwrap(), addresses(&["10.9.9.9", "127.0.0.1", "::1"]));
     });
 }

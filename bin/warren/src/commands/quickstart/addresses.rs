@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use anyhow::{Context, Result, bail};
-use warren_os::{DEFAULT_INTERFACE, interface_addrs};
+use warren_os::{DEFAULT_INTERFACE, uplink_addrs};
 
 /// Hosts for the address that machines are told, best first: what a person `wanted`, else the one told `before` if it
 /// is still this machine's, else the best found.
 pub(super) fn choose(wanted: Option<&str>, before: &str) -> Result<Vec<String>> {
-    let found = interface_addrs(DEFAULT_INTERFACE).context("ask the kernel for this machine's addresses")?;
-    let mut hosts: Vec<String> = rank(found, default_source()).iter().map(ToString::to_string).collect();
+    let found = uplink_addrs(DEFAULT_INTERFACE).context("ask the kernel for this machine's addresses")?;
+    let mut hosts: Vec<String> = rank(found.into_iter().collect(), default_source()).iter().map(ToString::to_string).collect();
     if let Some(wanted) = wanted {
         let wanted = wanted.trim_matches(['[', ']']);
         if url::Host::parse(&in_url(wanted)).is_err() {

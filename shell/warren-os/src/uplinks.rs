@@ -1,0 +1,159 @@
+//! Which of this host's addresses say where it is in the world.
+//!
+//! A host has addresses that are about itself only: containers and virtual machines bring bridges and cables of their own,
+//! and come and go all day. They lead nowhere that a peer could come from, so their changes are not changes of network.
+//!
+//! An interface is an **uplink** when it is up, is not the mesh's own, and one of these holds:
+//!
+//! - a default route leaves by it, whatever it is made of (a container's own `eth0` is a cable to its host, and all it has);
+//! - it is hardware (the kernel names no kind of virtual link for it), or a way to use hardware: VLAN, bond, team, MACVLAN,
+//!   IPVLAN, MACsec, HSR, a point-to-point or mobile line;
+//! - it is a bridge or the like with one of those among its ports.
+//!
+//! What is left out are bridges of guests alone, their cables, dummies and other networks' tunnels. A host without any
+//! uplink is an island, and all of its interfaces count. Link-local addresses never do; loopback ones do on an island.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::ROUTE_PROTOCOL;
+use crate::netlink::Netlink;
+use crate::watch::name_of;
+
+/// This host's addresses on its uplinks (see above), without those of `ignored_interface`.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn uplink_addrs(ignored_interface: &str) -> io::Result<BTreeSet<IpAddr>> {
+    let mut netlink = Netlink::open()?;
+    let mut links = BTreeMap::new();
+    for row in netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+        if let RouteNetlinkMessage::NewLink(link) = row
+            && link.header.flags.contains(LinkFlags::Up)
+            && name_of(&link).map(String::as_str) != Some(ignored_interface)
+        {
+            links.insert(link.header.index, link);
+        }
+    }
+    let mut addrs = Vec::new();
+    for row in netlink.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        if let RouteNetlinkMessage::NewAddress(row) = row
+            && links.contains_key(&row.header.index)
+            && let Some(addr) = own_end(&row)
+            && !is_link_local(addr)
+        {
+            addrs.push((row.header.index, addr));
+        }
+    }
+    let uplinks = uplinks(&links, &default_interfaces(&mut netlink)?);
+    let found: BTreeSet<IpAddr> = addrs
+        .iter()
+        .filter(|(index, addr)| uplinks.contains(index) && !addr.is_loopback())
+        .map(|(_, addr)| *addr)
+        .collect();
+    Ok(if found.is_empty() { addrs.into_iter().map(|(_, addr)| addr).collect() } else { found })
+}
+
+/// Whether a route is for everything, or for one half of it: some tunnels put two halves over a default route.
+pub(crate) fn is_default(route: &RouteMessage) -> bool {
+    route.header.destination_prefix_length <= 1
+}
+
+fn uplinks(links: &BTreeMap<u32, LinkMessage>, default: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let mut found = default.clone();
+    for (index, link) in links {
+        if is_hardware(link) {
+            found.insert(*index);
+            found.extend(link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Controller(bridge) => Some(*bridge),
+                _ => None,
+            }));
+        }
+    }
+    found
+}
+
+/// Whether a link is hardware, or one way to use it.
+fn is_hardware(link: &LinkMessage) -> bool {
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos.as_slice()),
+        _ => None,
+    });
+    let kind = infos.unwrap_or_default().iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind),
+        _ => None,
+    });
+    match kind {
+        None => true,
+        Some(InfoKind::Other(name)) => name == "ppp",
+        Some(kind) => matches!(
+            kind,
+            InfoKind::Vlan
+                | InfoKind::Bond
+                | InfoKind::Team
+                | InfoKind::MacVlan
+                | InfoKind::IpVlan
+                | InfoKind::MacSec
+                | InfoKind::Hsr
+                | InfoKind::Wwan
+        ),
+    }
+}
+
+/// The interfaces by which a default route of somebody else's leaves, in any table.
+fn default_interfaces(netlink: &mut Netlink) -> io::Result<BTreeSet<u32>> {
+    let mut found = BTreeSet::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut ask = RouteMessage::default();
+        ask.header.address_family = family;
+        // There may be thousands of others.
+        let pick = |row| match row {
+            RouteNetlinkMessage::NewRoute(route) => is_default(&route).then_some(route),
+            _ => None,
+        };
+        let routes = match netlink.dump_some(&RouteNetlinkMessage::GetRoute(ask), pick) {
+            Ok(routes) => routes,
+            // A kernel without IPv6 has no such table.
+            Err(_) if family == AddressFamily::Inet6 => continue,
+            Err(error) => return Err(error),
+        };
+        let others = routes.iter().filter(|route| u8::from(route.header.protocol) != ROUTE_PROTOCOL);
+        found.extend(others.flat_map(interfaces_of));
+    }
+    Ok(found)
+}
+
+fn interfaces_of(route: &RouteMessage) -> Vec<u32> {
+    let each = route.attributes.iter().flat_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => Vec::new(),
+    });
+    each.collect()
+}
+
+/// "Local" is this end of a point-to-point link; elsewhere IPv6 rows have only "address".
+fn own_end(message: &AddressMessage) -> Option<IpAddr> {
+    let mut found = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(addr) => return Some(*addr),
+            AddressAttribute::Address(addr) => found = Some(*addr),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => addr.is_link_local(),
+        IpAddr::V6(addr) => addr.is_unicast_link_local(),
+    }
+}
