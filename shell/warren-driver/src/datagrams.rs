@@ -21,6 +21,7 @@ use warren_netstack::{Datagram, Stack};
 
 use crate::event_loop::Input;
 use crate::inbox::Inbox;
+use crate::own_ports::{Kind, OwnPorts};
 
 /// Associations of SOCKS5 clients at once.
 const MOST_ASSOCIATIONS: usize = 64;
@@ -43,14 +44,13 @@ const FIRST_PORT: u16 = 49152;
 pub(crate) struct Datagrams {
     associations: BTreeMap<u16, mpsc::Sender<Datagram>>,
     forward: mpsc::Sender<Datagram>,
-    /// The node's own sockets: a peer that reached them through the tunnel would build a path through itself.
-    own_ports: Vec<u16>,
+    own_ports: OwnPorts,
     next_port: u16,
     dropped: u64,
 }
 
 impl Datagrams {
-    pub(crate) fn new(forward: mpsc::Sender<Datagram>, own_ports: Vec<u16>) -> Self {
+    pub(crate) fn new(forward: mpsc::Sender<Datagram>, own_ports: OwnPorts) -> Self {
         Self { associations: BTreeMap::new(), forward, own_ports, next_port: FIRST_PORT, dropped: 0 }
     }
 
@@ -60,7 +60,7 @@ impl Datagrams {
         if self.associations.len() >= MOST_ASSOCIATIONS {
             return None;
         }
-        while self.associations.contains_key(&self.next_port) || self.own_ports.contains(&self.next_port) {
+        while self.associations.contains_key(&self.next_port) || self.own_ports.contains(Kind::Udp, self.next_port) {
             self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_PORT);
         }
         let (queue, arriving) = mpsc::channel(ASSOCIATION_ROOM);
@@ -74,7 +74,7 @@ impl Datagrams {
     pub(crate) fn arrived(&mut self, datagram: Datagram) {
         let port = datagram.local.port();
         let queue = self.associations.get(&port).unwrap_or(&self.forward);
-        if port == 0 || self.own_ports.contains(&port) || queue.try_send(datagram).is_err() {
+        if port == 0 || self.own_ports.contains(Kind::Udp, port) || queue.try_send(datagram).is_err() {
             self.dropped += 1;
         }
     }
@@ -163,10 +163,16 @@ mod tests {
         Datagram { local, remote, payload: vec![1] }
     }
 
+    fn own_ports(port: u16) -> OwnPorts {
+        let ports = OwnPorts::default();
+        ports.add(Kind::Udp, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+        ports
+    }
+
     #[test]
     fn own_sockets_are_never_reached_through_the_tunnel_and_full_queues_drop() {
         let (forward, mut forwarded) = mpsc::channel(1);
-        let mut datagrams = Datagrams::new(forward, vec![41641]);
+        let mut datagrams = Datagrams::new(forward, own_ports(41641));
         for port in [41641, 0] {
             datagrams.arrived(datagram(port));
         }
@@ -179,7 +185,7 @@ mod tests {
     #[test]
     fn associations_are_bounded_and_their_ports_come_back() {
         let (forward, _forwarded) = mpsc::channel(1);
-        let mut datagrams = Datagrams::new(forward, vec![FIRST_PORT + 1]);
+        let mut datagrams = Datagrams::new(forward, own_ports(FIRST_PORT + 1));
         let mut open: Vec<_> = std::iter::from_fn(|| datagrams.open()).collect();
         assert_eq!(open.len(), MOST_ASSOCIATIONS);
         assert!(open.iter().all(|(port, _)| *port != FIRST_PORT + 1), "its own socket's port");

@@ -11,6 +11,7 @@ use warren_node::mesh_ranges;
 
 use crate::event_loop::Input;
 use crate::inbox::Inbox;
+use crate::own_ports::OwnPorts;
 use crate::socks5::{Dial, DialError, Relaying, Target};
 use crate::socks5_udp::{Association, MeshPort};
 
@@ -28,11 +29,12 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) struct Dialer {
     inbox: Inbox<Input>,
     userspace: bool,
+    own_ports: OwnPorts,
 }
 
 impl Dialer {
-    pub(crate) fn new(inbox: Inbox<Input>, userspace: bool) -> Self {
-        Self { inbox, userspace }
+    pub(crate) fn new(inbox: Inbox<Input>, userspace: bool, own_ports: OwnPorts) -> Self {
+        Self { inbox, userspace, own_ports }
     }
 
     /// Tries the target's addresses in order; the last failure is the answer.
@@ -112,7 +114,7 @@ impl Dial for Dialer {
             let (port, arriving) = answer.await.map_err(|_| DialError::Stopped)?.ok_or(DialError::Busy)?;
             mesh = Some(MeshPort { port, arriving, inbox: self.inbox.clone() });
         }
-        let association = Association { door, client, mesh, dialer: self.clone() };
+        let association = Association { door, client, mesh, dialer: self.clone(), own_ports: self.own_ports.clone() };
         Ok((addr, Box::pin(association.run())))
     }
 }

@@ -31,6 +31,7 @@ use crate::event_loop::{DriverFacts, EventLoop, Input, Parts};
 use crate::host::{self, HelperDoor, HostKeeper};
 use crate::http_proxy;
 use crate::inbox::{Inbox, Stopped, inbox};
+use crate::own_ports::{Kind, OwnPorts};
 use crate::packets::{Packets, Plane};
 use crate::relays::Relays;
 use crate::socks5::{self, DialError, Target};
@@ -186,9 +187,13 @@ impl Driver {
             None => None,
         };
         let packets = Packets::new(base.sockets, plane, runs, Arc::clone(&relay_drops));
-        let own_ports = packets.local_sockets().iter().map(|socket| socket.bound.port()).collect();
+        let own_ports = OwnPorts::default();
+        packets.local_sockets().iter().for_each(|socket| own_ports.add(Kind::Udp, socket.bound));
+        let socks5_addr = socks5.as_ref().and_then(|listener| listener.local_addr().ok());
+        let http_proxy_addr = http_proxy.as_ref().and_then(|listener| listener.local_addr().ok());
+        [socks5_addr, http_proxy_addr].into_iter().flatten().for_each(|bound| own_ports.add(Kind::Tcp, bound));
         let (forward, forwarded) = mpsc::channel(FORWARD_ROOM);
-        let streams = Streams::new(inbox.bell(), Datagrams::new(forward, own_ports));
+        let streams = Streams::new(inbox.bell(), Datagrams::new(forward, own_ports.clone()), own_ports.clone());
         let event_loop = EventLoop::new(Parts { node, clock, packets, outlet, orders, keeper, streams, interface })
             .map_err(StartError::Kernel)?;
 
@@ -203,13 +208,11 @@ impl Driver {
         let supervisor = tokio::spawn(supervisor.run(waiting_orders));
         tasks.spawn(Relays::new(inbox.clone(), clock, random.fork(), relay_drops).run(latest_relays, waiting_runs));
         tasks.spawn(datagrams::forward(forwarded, inbox.clone()));
-        let dialer = Dialer::new(inbox.clone(), userspace);
+        let dialer = Dialer::new(inbox.clone(), userspace, own_ports);
         let refused = Refused::default();
-        let socks5_addr = socks5.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = socks5 {
             tasks.spawn(socks5::serve(listener, dialer.clone(), Arc::clone(&refused.socks5)));
         }
-        let http_proxy_addr = http_proxy.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = http_proxy {
             tasks.spawn(http_proxy::serve(listener, dialer.clone(), Arc::clone(&refused.http_proxy)));
         }

@@ -39,6 +39,7 @@ mod http_proxy;
 mod inbox;
 mod map_stream;
 mod outside;
+mod own_ports;
 mod packets;
 mod poller;
 mod relay_dial;

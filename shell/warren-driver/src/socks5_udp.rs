@@ -19,6 +19,7 @@ use crate::datagrams::{LONGEST, Outgoing};
 use crate::dialer::Dialer;
 use crate::event_loop::Input;
 use crate::inbox::Inbox;
+use crate::own_ports::{Held, Kind, OwnPorts};
 use crate::socks5::{KIND_IPV4, KIND_IPV6, KIND_NAME, Target, name_from, push_address};
 
 /// The mesh's side of an association.
@@ -36,6 +37,7 @@ pub(crate) struct Association {
     /// `None`: the host's own network leads into the mesh.
     pub(crate) mesh: Option<MeshPort>,
     pub(crate) dialer: Dialer,
+    pub(crate) own_ports: OwnPorts,
 }
 
 impl Association {
@@ -43,6 +45,10 @@ impl Association {
     pub(crate) async fn run(mut self) -> io::Result<()> {
         let host4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
         let host6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await.ok();
+        let sockets = [Some(&self.door), Some(&host4), host6.as_ref()];
+        let bound = sockets.into_iter().flatten().filter_map(|socket| socket.local_addr().ok());
+        // A peer's datagrams are led to loopback, where they would look like the client's.
+        let _held: Vec<Held> = bound.map(|bound| self.own_ports.hold(Kind::Udp, bound)).collect();
         let mut buffers = [vec![0; LONGEST], vec![0; LONGEST], vec![0; LONGEST]];
         // The client's first datagram says by which port it speaks.
         let mut client: Option<SocketAddr> = None;

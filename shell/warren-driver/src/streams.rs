@@ -3,7 +3,7 @@
 //! ```text
 //! dial:      Input::Dial ─▶ connect ─▶ Event::Connected ─▶ a pipe's end to the caller, a Bridge here
 //! incoming:  Event::Incoming ─▶ Order::DialLocal (127.0.0.1, same port) ─▶ Input::LocalDialled ─▶ accept, a Bridge here
-//!                                                                        └ no service there ─▶ reset
+//!                                                                        └ no service there, or one of our own ─▶ reset
 //! ```
 //!
 //! The peer's connection stands only once there is a service behind it, so nobody talks to a half-open illusion.
@@ -21,6 +21,7 @@ use warren_netstack::{ConnectError, Datagram, Event, FlowId, Read, Stack};
 use crate::bridge::{Bridge, PIPE_BYTES, Socket, State};
 use crate::datagrams::{Datagrams, Outgoing};
 use crate::inbox::Bell;
+use crate::own_ports::{Kind, OwnPorts};
 use crate::packets::Plane;
 use crate::socks5::DialError;
 
@@ -34,6 +35,7 @@ pub(crate) struct Streams {
     bridges: BTreeMap<FlowId, Bridge>,
     local_dials: VecDeque<(FlowId, u16)>,
     datagrams: Datagrams,
+    own_ports: OwnPorts,
 }
 
 /// Flows whose pipe became ready since they were last looked at.
@@ -79,7 +81,7 @@ impl Socket for Flow<'_> {
 }
 
 impl Streams {
-    pub(crate) fn new(bell: Arc<Bell>, datagrams: Datagrams) -> Self {
+    pub(crate) fn new(bell: Arc<Bell>, datagrams: Datagrams, own_ports: OwnPorts) -> Self {
         Self {
             woken: Arc::new(Woken { flows: Mutex::default(), bell }),
             dialling: BTreeMap::new(),
@@ -87,6 +89,7 @@ impl Streams {
             bridges: BTreeMap::new(),
             local_dials: VecDeque::new(),
             datagrams,
+            own_ports,
         }
     }
 
@@ -167,7 +170,8 @@ impl Streams {
     fn handle_event(&mut self, event: Event, stack: &mut Stack) {
         match event {
             Event::Incoming { id, local, .. } => {
-                if self.knocking.len() < MOST_KNOCKING {
+                let is_own = self.own_ports.contains(Kind::Tcp, local.port());
+                if !is_own && self.knocking.len() < MOST_KNOCKING {
                     self.knocking.insert(id);
                     self.local_dials.push_back((id, local.port()));
                 } else {

@@ -132,6 +132,12 @@ async fn two_user_space_nodes_join_and_carry_tcp_directly() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let refused = timeout(PATIENCE, a.dial(&b_addr.to_string(), closed.port())).await.unwrap();
     assert_eq!(refused.err(), Some(DialError::Refused));
+    // Nor are the peer's own proxies services: they act as the peer for whoever reaches them.
+    for door in [b.socks5(), b.http_proxy()] {
+        TcpStream::connect(door.unwrap()).await.expect("programs of the host reach it");
+        let refused = timeout(PATIENCE, a.dial(&b_addr.to_string(), door.unwrap().port())).await.unwrap();
+        assert_eq!(refused.err(), Some(DialError::Refused));
+    }
 
     a.shutdown().await;
     b.shutdown().await;
