@@ -2,6 +2,7 @@
 //!
 //! Only flows with something to do are looked at: those that a packet or the shell touched, and those whose timers are due.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Bound;
@@ -21,6 +22,10 @@ use crate::tcp::{self, Flow, FlowId, Read, Told};
 const MAX_FLOWS: usize = 4096;
 /// Flows that peers have opened and the shell has not decided on.
 const MAX_UNDECIDED: usize = 512;
+/// Flows with one remote address beyond which it opens no more: a peer alone does not keep the others out.
+const MAX_FLOWS_OF_ONE: usize = 1024;
+/// The same for flows that are not decided on.
+const MAX_UNDECIDED_OF_ONE: usize = 128;
 /// Datagrams and other events that wait for the shell.
 const MAX_EVENTS: usize = 4096;
 /// Local ports of flows that we open (IANA's dynamic range).
@@ -60,6 +65,13 @@ pub enum ConnectError {
     TooMany,
 }
 
+/// One remote address's part of the flows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    flows: usize,
+    undecided: usize,
+}
+
 /// A user-space host with some addresses.
 pub struct Stack {
     interface: Interface,
@@ -70,6 +82,8 @@ pub struct Stack {
     by_ends: BTreeMap<(SocketAddr, SocketAddr), FlowId>,
     /// Flows that peers have opened; the shell has not yet said whether they lead anywhere.
     undecided: BTreeSet<FlowId>,
+    /// What each remote address has of both.
+    shares: BTreeMap<IpAddr, Share>,
     /// Flows to look at in the next poll.
     active: BTreeSet<FlowId>,
     due: BTreeSet<(Instant, FlowId)>,
@@ -99,6 +113,7 @@ impl Stack {
             flows: BTreeMap::new(),
             by_ends: BTreeMap::new(),
             undecided: BTreeSet::new(),
+            shares: BTreeMap::new(),
             active: BTreeSet::new(),
             due: BTreeSet::new(),
             last_sender: FlowId(0),
@@ -237,7 +252,8 @@ impl Stack {
     pub fn accept(&mut self, id: FlowId) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         flow.socket_mut().pause_synack(false);
-        self.undecided.remove(&id);
+        let remote = flow.remote.ip();
+        self.decided(id, remote);
         self.active.insert(id);
     }
 
@@ -395,7 +411,9 @@ impl Stack {
         if self.by_ends.contains_key(&(local, remote)) || local.port() == 0 || remote.port() == 0 {
             return;
         }
-        if self.flows.len() >= MAX_FLOWS || self.undecided.len() >= MAX_UNDECIDED {
+        let share = self.shares.get(&remote.ip()).copied().unwrap_or_default();
+        let too_many = self.flows.len() >= MAX_FLOWS || self.undecided.len() >= MAX_UNDECIDED;
+        if too_many || share.flows >= MAX_FLOWS_OF_ONE || share.undecided >= MAX_UNDECIDED_OF_ONE {
             self.dropped += 1;
             return;
         }
@@ -406,6 +424,7 @@ impl Stack {
         socket.pause_synack(true);
         let id = self.add_flow(Flow::new(socket, local, remote));
         self.undecided.insert(id);
+        self.shares.entry(remote.ip()).or_default().undecided += 1;
         self.events.push_back(Event::Incoming { id, local, remote });
     }
 
@@ -413,6 +432,7 @@ impl Stack {
         let id = FlowId(self.next_flow);
         self.next_flow += 1;
         self.by_ends.insert((flow.local, flow.remote), id);
+        self.shares.entry(flow.remote.ip()).or_default().flows += 1;
         self.flows.insert(id, flow);
         self.active.insert(id);
         id
@@ -481,14 +501,29 @@ impl Stack {
         }
     }
 
+    /// The shell knows what to do with a flow, or it is gone.
+    fn decided(&mut self, id: FlowId, remote: IpAddr) {
+        if self.undecided.remove(&id)
+            && let Some(share) = self.shares.get_mut(&remote)
+        {
+            share.undecided = share.undecided.saturating_sub(1);
+        }
+    }
+
     fn forget(&mut self, id: FlowId) {
         if let Some(flow) = self.flows.remove(&id) {
             self.by_ends.remove(&(flow.local, flow.remote));
+            self.decided(id, flow.remote.ip());
+            if let Entry::Occupied(mut share) = self.shares.entry(flow.remote.ip()) {
+                share.get_mut().flows = share.get().flows.saturating_sub(1);
+                if share.get().flows == 0 {
+                    share.remove();
+                }
+            }
             if let Some(due) = flow.due {
                 self.due.remove(&(due, id));
             }
         }
-        self.undecided.remove(&id);
         self.active.remove(&id);
     }
 }

@@ -265,3 +265,44 @@ proptest! {
         world.b.poll(world.now);
     }
 }
+
+/// Opens `count` flows from a stack at `ip` to port 80 of B; the doors at which B was knocked.
+fn knock(world: &mut World, ip: IpAddr, count: usize, seed: u8) -> Vec<FlowId> {
+    let mut peer = Stack::new(&[ip], MTU, Random::from_seed([seed; 32]), world.now);
+    for _ in 0..count {
+        peer.connect(SocketAddr::new(B, 80)).unwrap();
+    }
+    let mut sent = 0;
+    while sent < count {
+        peer.poll(world.now);
+        while let Some(packet) = peer.poll_packet() {
+            world.b.handle_packet(&packet, world.now);
+            sent += 1;
+        }
+    }
+    let events = std::iter::from_fn(|| world.b.poll_event());
+    let doors = events.filter_map(|event| if let Event::Incoming { id, .. } = event { Some(id) } else { None });
+    doors.collect()
+}
+
+#[test]
+fn one_peer_that_opens_all_it_can_leaves_room_for_another() {
+    let mut world = World::new(0);
+    let peers = [9, 10].map(|last| IpAddr::V4(Ipv4Addr::new(100, 64, 0, last)));
+    let doors = knock(&mut world, peers[0], 1000, 4);
+    assert!(doors.len() < 512 / 2, "{} of one peer wait for the shell", doors.len());
+    // What ends makes room again.
+    for id in &doors {
+        world.b.abort(*id);
+    }
+    world.step();
+    world.step();
+    assert_eq!(world.b.flows(), 0);
+    for seed in 0..100 {
+        for id in knock(&mut world, peers[0], 100, seed) {
+            world.b.accept(id);
+        }
+    }
+    assert!((100..=4096 / 2).contains(&world.b.flows()), "{} of one peer stand", world.b.flows());
+    assert_eq!(knock(&mut world, peers[1], 1, 4).len(), 1, "another peer is let in");
+}
