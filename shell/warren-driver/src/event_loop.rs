@@ -9,7 +9,7 @@
 //! Every source is worked in batches with a bound per turn; what is left is ready again in the next. Nothing here
 //! waits but the one call to epoll.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -38,6 +38,7 @@ use crate::socks5::DialError;
 use crate::streams::Streams;
 use crate::supervisor::Order;
 use crate::underlay::{Sleep, Underlay};
+use crate::waiting::WaitingOrders;
 
 /// Something to be done with the node, on the packet thread.
 pub(crate) type Question = Box<dyn FnOnce(&mut Node, Instant, UnixTime) + Send>;
@@ -110,8 +111,8 @@ pub(crate) struct EventLoop {
     packets: Packets,
     outlet: Outlet<Input>,
     orders: mpsc::Sender<Order>,
-    /// Orders that found no room, in order.
-    waiting_orders: VecDeque<Order>,
+    /// Those that found no room.
+    waiting_orders: WaitingOrders,
     keeper: Option<HostKeeper>,
     streams: Streams,
     watchers: Vec<mpsc::Sender<Notice>>,
@@ -152,7 +153,7 @@ impl EventLoop {
             packets,
             outlet,
             orders,
-            waiting_orders: VecDeque::new(),
+            waiting_orders: WaitingOrders::default(),
             keeper,
             streams,
             watchers: Vec::new(),
@@ -337,7 +338,7 @@ impl EventLoop {
     /// Streams that stand say nothing any more: they would notice only when they time out.
     fn break_streams(&mut self) {
         self.network += 1;
-        self.waiting_orders.push_back(Order::BreakControl);
+        self.waiting_orders.push(Order::BreakControl);
     }
 
     /// Does everything that the node wants done; Err is for the shell itself, so there is none.
@@ -351,7 +352,7 @@ impl EventLoop {
             self.carry_out_action(action);
         }
         while let Some(flow) = self.streams.poll_local_dial() {
-            self.waiting_orders.push_back(Order::DialLocal(flow.0, flow.1));
+            self.waiting_orders.push(Order::DialLocal(flow.0, flow.1));
         }
         while let Some(notice) = self.node.poll_notice() {
             if matches!(notice, Notice::NetMap | Notice::LoginFinished | Notice::Profile(_)) {
@@ -361,7 +362,7 @@ impl EventLoop {
             // A watcher that does not keep up is cut off; it begins anew with the whole state.
             self.watchers.retain(|watcher| watcher.try_send(notice.clone()).is_ok());
         }
-        self.flush_orders();
+        self.waiting_orders.flush(&self.orders);
     }
 
     fn carry_out_action(&mut self, action: Action) {
@@ -398,7 +399,7 @@ impl EventLoop {
             }
             Action::AnswerPing(request) => Order::AnswerPing(request),
         };
-        self.waiting_orders.push_back(order);
+        self.waiting_orders.push(order);
     }
 
     fn order_relays(&mut self) {
@@ -406,16 +407,7 @@ impl EventLoop {
         let map = Arc::new(map.relay_map.clone());
         let key = self.node.node_secret().clone();
         let (network, arrivals) = (self.network, self.arrivals);
-        self.waiting_orders.push_back(Order::Relays(WantedRelays { home, wanted, map, key, network, arrivals }));
-    }
-
-    fn flush_orders(&mut self) {
-        while let Some(order) = self.waiting_orders.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(order)) = self.orders.try_send(order) {
-                self.waiting_orders.push_front(order);
-                return;
-            }
-        }
+        self.waiting_orders.push(Order::Relays(WantedRelays { home, wanted, map, key, network, arrivals }));
     }
 
     fn stop(mut self) {
@@ -424,10 +416,8 @@ impl EventLoop {
         self.packets.detach(&mut self.poller);
         drop(self.keeper);
         // Nothing is asked of anybody any more, but what is to be remembered is.
-        for order in self.waiting_orders {
-            if matches!(order, Order::Persist(_)) {
-                let _ = self.orders.blocking_send(order);
-            }
+        for order in self.waiting_orders.into_last() {
+            let _ = self.orders.blocking_send(order);
         }
     }
 }

@@ -50,6 +50,7 @@ pub mod state_file;
 mod streams;
 mod supervisor;
 mod underlay;
+mod waiting;
 
 pub use dialer::{Duplex, MeshStream};
 pub use driver::{AskError, Driver, DriverConfig, DriverHandle, Mode, StartError};
