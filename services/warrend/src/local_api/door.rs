@@ -1,7 +1,6 @@
 //! The accept loop, and what holds for every request before it reaches its handler.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,14 +11,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use warren_io::local_socket::LocalListener;
 
+use super::places::Places;
 use super::{Backend, Caller, Refusal, routes};
-
-/// Open connections; a bus per tray program and a script per second are far below.
-const MAX_CONNECTIONS: usize = 256;
 
 /// Largest request body: prefs with many routes are a few kilobytes.
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
@@ -36,7 +33,7 @@ pub async fn serve<B: Backend>(
     capability: u32,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(nix::unistd::geteuid().as_raw());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -49,7 +46,7 @@ pub async fn serve<B: Backend>(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let Some(place) = places.take(caller.uid) else { continue };
         let caller = Caller { uid: caller.uid };
         let backend = backend.clone();
         connections.spawn(async move {

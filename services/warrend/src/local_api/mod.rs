@@ -6,6 +6,7 @@ pub mod access;
 mod bus;
 mod dial;
 mod door;
+mod places;
 mod routes;
 
 pub use access::{Access, Caller, may};
