@@ -29,7 +29,7 @@ use warren_wire::RegionId;
 
 use crate::clock::{Alarm, Clock};
 use crate::datagrams::Outgoing;
-use crate::host::HostKeeper;
+use crate::host::{HostKeeper, TunNumber};
 use crate::inbox::Outlet;
 use crate::packets::{DriverDrops, Packets, Plane};
 use crate::poller::{Interest, Poller, Source};
@@ -55,7 +55,7 @@ pub(crate) enum Input {
     Resolved(String, Vec<IpAddr>),
     HttpsLatency(RegionId, Option<Duration>),
     /// The host's interface is open.
-    Tun(Tun),
+    Tun(Tun, TunNumber),
     /// What is wrong with the host's side; `None`: nothing any more.
     HostTrouble(Option<String>),
     /// Someone wants to hear the news.
@@ -120,6 +120,8 @@ pub(crate) struct EventLoop {
     alarm: Alarm,
     watch: Option<Watch>,
     interface: String,
+    /// Of the interface that was attached last.
+    tun_number: TunNumber,
     /// As it was last seen.
     underlay: Option<Underlay>,
     sleep: Sleep,
@@ -161,6 +163,7 @@ impl EventLoop {
             alarm,
             watch,
             interface,
+            tun_number: TunNumber::default(),
             underlay: None,
             sleep: Sleep::new(),
             network: 0,
@@ -254,7 +257,10 @@ impl EventLoop {
             Input::RelayPeerGone(region, peer) => self.node.engine_mut().relay_peer_gone(region, &peer, now),
             Input::Resolved(name, addrs) => self.node.handle_resolved(&name, addrs, now, wall),
             Input::HttpsLatency(region, latency) => self.node.handle_https_latency(region, latency, now, wall),
-            Input::Tun(tun) => self.packets.attach(tun, &mut self.poller),
+            Input::Tun(tun, number) => {
+                self.tun_number = number;
+                self.packets.attach(tun, &mut self.poller);
+            }
             Input::HostTrouble(trouble) => self.note_host_trouble(trouble),
             Input::Watch(watcher) => self.watchers.push(watcher),
             Input::Dial(target, reply) => self.streams.dial(target, reply, self.packets.plane_mut()),
@@ -286,14 +292,25 @@ impl EventLoop {
         if let Err(error) = self.packets.read_tun(self.node.engine_mut(), now) {
             warn!(%error, "the interface has gone");
             self.packets.detach(&mut self.poller);
+            if let Some(keeper) = &self.keeper {
+                keeper.gone(self.tun_number);
+            }
         }
     }
 
     fn read_watch(&mut self) {
         let Some(watch) = &mut self.watch else { return };
         match watch.read() {
-            Ok(true) => self.tell_sockets(),
-            Ok(false) => {}
+            Ok(news) => {
+                if news.own_loss
+                    && let Some(keeper) = &self.keeper
+                {
+                    keeper.look();
+                }
+                if news.elsewhere {
+                    self.tell_sockets();
+                }
+            }
             Err(error) => {
                 warn!(%error, "no more news of network changes");
                 self.poller.remove(Source::Watch, watch.as_raw_fd());

@@ -1,14 +1,16 @@
 //! The host's side of a node with a real interface: a thread that owns the helper connection.
 //!
 //! The helper's answers may take long (ten thousand routes), so the packet thread never waits for them: it hands over
-//! plans and gets a TUN device back. When the helper dies and comes back, the interface is opened and configured anew.
+//! plans and gets a TUN device back. When the helper dies and comes back, or somebody else takes the interface away, it is
+//! opened and configured anew; when somebody else sets it down or takes an address or a route from it, these are set again.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tracing::info;
 use warren_node::HostPlan;
 use warren_os::helper::{Client, ClientError};
 use warren_os::{OsConfig, Tun};
@@ -31,31 +33,69 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The keeper's handle, held by the packet thread. Dropping it ends the thread and with it the helper connection, so
 /// that the helper undoes everything.
 pub(crate) struct HostKeeper {
-    plans: Option<mpsc::Sender<HostPlan>>,
+    wishes: Option<mpsc::Sender<Wish>>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// What the packet thread tells the keeper.
+enum Wish {
+    Plan(HostPlan),
+    /// Others changed something: see that the host is still as planned.
+    Look,
+    /// The device of this number was taken away.
+    Gone(TunNumber),
+}
+
+/// Which of the devices that the keeper opened, one after the other. The news that one has gone may come when there is
+/// another already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TunNumber(u64);
 
 impl HostKeeper {
     /// Takes over a live connection; `door` is for finding the helper again.
     pub(crate) fn start(client: Client, door: Option<PathBuf>, inbox: Inbox<Input>) -> std::io::Result<Self> {
-        let (plans, wanted) = mpsc::channel();
-        let mut keeper = Keeper { client: Some(client), door, inbox, plan: None, has_tun: false, retry: false };
+        let (wishes, wanted) = mpsc::channel();
+        let mut keeper = Keeper {
+            client: Some(client),
+            door,
+            inbox,
+            plan: None,
+            tun: None,
+            opened: TunNumber::default(),
+            retry: false,
+            look: false,
+            made_so: None,
+        };
         let thread = thread::Builder::new().name("warren-host".into()).spawn(move || keeper.run(&wanted))?;
-        Ok(Self { plans: Some(plans), thread: Some(thread) })
+        Ok(Self { wishes: Some(wishes), thread: Some(thread) })
     }
 
     /// Asks for the host to be so. The latest plan wins.
     pub(crate) fn apply(&self, plan: HostPlan) {
-        if let Some(plans) = &self.plans {
-            // The channel is unbounded but holds one small plan per map change, and the thread skips all but the last.
-            let _ = plans.send(plan);
+        self.tell(Wish::Plan(plan));
+    }
+
+    /// Asks to see whether the host is still as planned.
+    pub(crate) fn look(&self) {
+        self.tell(Wish::Look);
+    }
+
+    /// Says that a device was taken away, and asks for another.
+    pub(crate) fn gone(&self, tun: TunNumber) {
+        self.tell(Wish::Gone(tun));
+    }
+
+    fn tell(&self, wish: Wish) {
+        if let Some(wishes) = &self.wishes {
+            // The channel is unbounded but holds one small wish per change, and the thread skips all but the last.
+            let _ = wishes.send(wish);
         }
     }
 }
 
 impl Drop for HostKeeper {
     fn drop(&mut self) {
-        self.plans = None;
+        self.wishes = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -75,19 +115,28 @@ struct Keeper {
     door: Option<PathBuf>,
     inbox: Inbox<Input>,
     plan: Option<HostPlan>,
-    has_tun: bool,
+    /// The device that stands, as far as we know.
+    tun: Option<TunNumber>,
+    /// The last that was opened.
+    opened: TunNumber,
     /// The last try failed.
     retry: bool,
+    /// Others changed something since we last looked.
+    look: bool,
+    /// When the host was last made as planned: whoever keeps changing it is answered at leisure.
+    made_so: Option<Instant>,
 }
 
 impl Keeper {
-    fn run(&mut self, wanted: &mpsc::Receiver<HostPlan>) {
+    fn run(&mut self, wanted: &mpsc::Receiver<Wish>) {
         loop {
             let fresh = match wanted.recv_timeout(PATIENCE) {
-                Ok(plan) => {
-                    // Whole states: what came in between does not matter.
-                    self.plan = Some(wanted.try_iter().last().unwrap_or(plan));
-                    true
+                Ok(first) => {
+                    let mut fresh = false;
+                    for wish in std::iter::once(first).chain(wanted.try_iter()) {
+                        fresh |= self.hear(wish);
+                    }
+                    fresh
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => false,
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
@@ -99,8 +148,35 @@ impl Keeper {
                 }
             };
             let lost = self.notice_loss();
-            if fresh || lost || self.retry || self.client.is_none() {
+            let look = self.look && self.made_so.is_none_or(|when| when.elapsed() >= PATIENCE);
+            if fresh || lost || look || self.retry || self.client.is_none() {
+                self.look = false;
                 self.make_it_so();
+                self.made_so = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Takes a wish in; true when there is something to do at once.
+    fn hear(&mut self, wish: Wish) -> bool {
+        match wish {
+            Wish::Plan(plan) => {
+                // Whole states: what came in between does not matter.
+                self.plan = Some(plan);
+                true
+            }
+            Wish::Look => {
+                // Our own taking away is news as well, but leaves nothing to look after.
+                self.look |= self.tun.is_some();
+                false
+            }
+            Wish::Gone(tun) => {
+                if self.tun == Some(tun) {
+                    info!("the interface was taken away; opening another");
+                    self.tun = None;
+                    self.look = true;
+                }
+                false
             }
         }
     }
@@ -119,7 +195,7 @@ impl Keeper {
 
     fn lose(&mut self, why: &str) {
         self.client = None;
-        self.has_tun = false;
+        self.tun = None;
         self.tell(Input::HostTrouble(Some(why.to_owned())));
     }
 
@@ -135,13 +211,13 @@ impl Keeper {
             self.client = Client::connect(path).ok();
         }
         let (Some(client), Some(plan)) = (&mut self.client, &self.plan) else { return };
-        let result = configure(client, plan, &mut self.has_tun);
+        let result = configure(client, plan, &mut self.tun, &mut self.opened);
         self.retry = result.is_err();
         match result {
             Ok((tun, skipped)) => {
                 self.tell(Input::HostTrouble((!skipped.is_empty()).then(|| skipped.join("; "))));
                 if let Some(tun) = tun {
-                    self.tell(Input::Tun(tun));
+                    self.tell(Input::Tun(tun, self.opened));
                 }
             }
             Err(ClientError::Connection(_)) => self.lose("the helper has gone"),
@@ -157,17 +233,19 @@ impl Keeper {
 fn configure(
     client: &mut Client,
     plan: &HostPlan,
-    has_tun: &mut bool,
+    standing: &mut Option<TunNumber>,
+    opened: &mut TunNumber,
 ) -> Result<(Option<Tun>, Vec<String>), ClientError> {
     if !plan.up {
         client.undo()?;
-        *has_tun = false;
+        *standing = None;
         return Ok((None, Vec::new()));
     }
-    let mut opened = None;
-    if !*has_tun {
-        opened = Some(client.open_tun(plan.mtu)?.tun);
-        *has_tun = true;
+    let mut new = None;
+    if standing.is_none() {
+        new = Some(client.open_tun(plan.mtu)?.tun);
+        opened.0 += 1;
+        *standing = Some(*opened);
     }
     let config = OsConfig {
         interface: client.interface().to_owned(),
@@ -177,10 +255,10 @@ fn configure(
         routes: plan.routes.clone(),
     };
     match client.configure(config) {
-        Ok(applied) => Ok((opened, applied.skipped)),
+        Ok(applied) => Ok((new, applied.skipped)),
         Err(error) => {
             // Without its configuration the device is of no use; the next try opens it anew.
-            *has_tun = false;
+            *standing = None;
             Err(error)
         }
     }

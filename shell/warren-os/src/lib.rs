@@ -8,7 +8,7 @@
 //! | the interface as a stream of bursts | [`Tun`] |
 //! | the whole wanted state of the host, and what the host may be asked | [`OsConfig`], [`Limits`] |
 //! | making it so, and undoing it | [`Host`] |
-//! | news that links or addresses changed | [`Watch`] |
+//! | news that links or addresses changed | [`Watch`], [`News`] |
 //! | the addresses that say where this host is; the ways out of it | [`uplink_addrs`], [`default_routes`] |
 //! | UDP sockets with buffers that need rights | [`udp::open_pair`] |
 //! | what the host is called and runs | [`OsFacts`] |
@@ -34,7 +34,7 @@ pub use default_routes::{DefaultRoute, default_routes};
 pub use facts::OsFacts;
 pub use tun::{Offloads, READ_BYTES, Tun};
 pub use uplinks::uplink_addrs;
-pub use watch::Watch;
+pub use watch::{News, Watch};
 
 /// The `rtm_protocol` of every route we make: `W`. (iproute2's `rt_protos` leaves 0x57 to nobody.)
 pub const ROUTE_PROTOCOL: u8 = 0x57;

@@ -129,7 +129,8 @@ fn default_interfaces(netlink: &mut Netlink) -> io::Result<BTreeSet<u32>> {
     Ok(found)
 }
 
-fn interfaces_of(route: &RouteMessage) -> Vec<u32> {
+/// By which interfaces a route leaves.
+pub(crate) fn interfaces_of(route: &RouteMessage) -> Vec<u32> {
     let each = route.attributes.iter().flat_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => vec![*index],
         RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 
 use warren_ip::offload::Super;
-use warren_os::{Host, OsConfig, READ_BYTES, Tun, Watch, default_routes, uplink_addrs};
+use warren_os::{Host, News, OsConfig, READ_BYTES, Tun, Watch, default_routes, uplink_addrs};
 
 use crate::namespace::in_namespace;
 
@@ -132,10 +132,38 @@ fn changes_elsewhere_are_news_and_our_own_are_not() {
         let mut watch = Watch::open("warren0").unwrap();
         let (mut host, _tun) = claimed();
         host.apply(&config(&["100.64.0.2/32"])).unwrap();
-        assert!(!watch.read().unwrap(), "our own interface is no news");
+        assert!(!watch.read().unwrap().elsewhere, "our own interface is no news");
         let _other = Tun::open("other0").unwrap();
-        assert!(watch.read().unwrap());
-        assert!(!watch.read().unwrap());
+        assert_eq!(watch.read().unwrap(), News { elsewhere: true, own_loss: false });
+        assert_eq!(watch.read().unwrap(), News::default());
+    });
+}
+
+#[test]
+fn what_others_take_from_our_interface_is_news_and_applying_again_brings_it_back() {
+    in_namespace("loss", || {
+        let mut watch = Watch::open("warren0").unwrap();
+        let (mut host, _tun) = claimed();
+        let full = config(&["100.64.0.2/32", "fd7a:115c:a1e0::2/128"]);
+        host.apply(&full).unwrap();
+        watch.read().unwrap();
+        for loss in [
+            "link set warren0 down",
+            "address del 100.64.0.1/32 dev warren0",
+            "route del 100.64.0.2 dev warren0",
+            "-6 route del fd7a:115c:a1e0::2/128 dev warren0",
+        ] {
+            ip(&[loss]);
+            assert!(watch.read().unwrap().own_loss, "{loss}");
+            assert!(host.apply(&full).unwrap().skipped.is_empty());
+            assert_eq!(routes_of(&mut host), ["100.64.0.2/32", "fd7a:115c:a1e0::2/128"], "{loss}");
+            assert_eq!(uplink_addrs("lo").unwrap(), BTreeSet::from_iter(full.addrs.clone()), "{loss}");
+            watch.read().unwrap();
+            host.apply(&full).unwrap();
+            assert_eq!(watch.read().unwrap(), News::default(), "what stands is not made again");
+        }
+        ip(&["link del warren0"]);
+        assert!(watch.read().unwrap().own_loss);
     });
 }
 

@@ -194,6 +194,29 @@ fn a_helper_that_starts_anew_alone_interrupts_the_traffic_only() {
 }
 
 #[test]
+fn an_interface_that_others_change_or_take_away_is_set_up_again() {
+    if !warren_e2e::inside() || !warren_e2e::can_make_tun() {
+        return;
+    }
+    let net = Internet::new(Nat::Easy, Nat::Easy);
+    let servers = servers4(&net);
+    let [a, b] = join(&net, &servers, [Mode::Kernel; 2]);
+    let (own, ip) = (a.ip4(), b.ip4());
+    till(PATIENCE, "packets through the interface", || ping(&a, &ip));
+    let before = host(&net.left);
+    let down = "ip link set warren0 down";
+    for line in [down, &format!("ip addr del {own}/32 dev warren0"), &format!("ip route del {ip}"), "ip link del warren0"] {
+        net.left.sh(line);
+        let (_, took) = till(RESUME, line, || ping(&a, &ip));
+        println!("{line}: packets after {took:?}");
+        till(PATIENCE, "the host as it was while the node ran", || {
+            let now = host(&net.left);
+            (now == before).then_some(()).ok_or(now)
+        });
+    }
+}
+
+#[test]
 fn everything_killed_at_once_leaves_nothing_that_doctor_or_the_next_start_does_not_clear() {
     if !warren_e2e::inside() || !warren_e2e::can_make_tun() {
         return;
