@@ -259,6 +259,8 @@ pub enum What {
         /// Which.
         node: NodeId,
     },
+    /// Gives nodes that lack them addresses of the families that the settings have now.
+    BackfillAddresses,
     /// Marks the keys that have expired by now, so that peers hear of it.
     ExpireDue,
     /// Removes an ephemeral node that has been away for long. Refused if it came back.
@@ -296,6 +298,7 @@ impl What {
             Self::ReplacePolicy { .. } => "replace_policy",
             Self::FollowHostname { .. } => "follow_hostname",
             Self::ApproveAnnounced { .. } => "approve_announced",
+            Self::BackfillAddresses => "backfill_addresses",
             Self::ExpireDue => "expire_due",
             Self::RemoveAway { .. } => "remove_away",
         }
@@ -329,6 +332,8 @@ pub enum Answer {
     Kept(String),
     /// To [`What::Enrol`]: the device may not be let in, and hears so.
     Refused(RegisterRefusal),
+    /// What was changed, one line each.
+    Changes(Vec<String>),
     /// Done; there is nothing to show.
     Done,
 }

@@ -18,6 +18,8 @@ pub enum Event {
     NodeChanged(NodeId),
     /// It belongs to somebody else now, or to other tags.
     NodeOwnerChanged(NodeId),
+    /// It has an address that it did not have before.
+    NodeAddressed(NodeId),
     /// Its approved routes changed.
     NodeRoutesChanged(NodeId),
     /// Its key has expired, or it logged out.
@@ -67,6 +69,7 @@ pub fn impact(event: &Event) -> Impact {
         Event::NodeRekeyed(node) => Impact::PeersOf(node.id),
         Event::NodeChanged(node) => Impact::PeersOf(*node),
         Event::NodeOwnerChanged(node)
+        | Event::NodeAddressed(node)
         | Event::NodeRoutesChanged(node)
         | Event::NodeApproved(node)
         // Its own map is empty as long as its key cannot be used.

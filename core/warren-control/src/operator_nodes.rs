@@ -151,6 +151,26 @@ impl Staged {
         Ok(Answer::Node(node))
     }
 
+    /// Addresses that a node has are left alone, also those outside of the ranges of today.
+    pub(crate) fn backfill_addresses(&mut self, now: UnixTime) -> Result<Answer, Refusal> {
+        let nodes: Vec<Arc<Node>> = self.state.registry.nodes().cloned().collect();
+        let mut changes = Vec::new();
+        for node in nodes {
+            let v4 = node.v4.map_or_else(|| self.take_v4(), |v4| Ok(Some(v4)))?;
+            let v6 = node.v6.map_or_else(|| self.take_v6(), |v6| Ok(Some(v6)))?;
+            if (v4, v6) == (node.v4, node.v6) {
+                continue;
+            }
+            let node = self.put_node(Node { v4, v6, ..Node::clone(&node) });
+            let addresses: Vec<String> = node.addresses().iter().map(|address| address.addr().to_string()).collect();
+            let addresses = addresses.join(", ");
+            self.note(now, format!("node:{}", node.id.0), addresses.clone());
+            changes.push(format!("node {} ({}): {addresses}", node.id, node.name));
+            self.events.push(Event::NodeAddressed(node.id));
+        }
+        Ok(Answer::Changes(changes))
+    }
+
     pub(crate) fn follow_hostname(&mut self, id: NodeId, hostname: &str, now: UnixTime) -> Result<Answer, Refusal> {
         let node = self.node(id)?;
         let hostname = cut(hostname, 255);

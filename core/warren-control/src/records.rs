@@ -104,6 +104,7 @@ fn shown_hostinfo(said: &Hostinfo) -> Hostinfo {
         sharee_node: said.sharee_node,
         userspace: said.userspace,
         userspace_router: said.userspace_router,
+        app_connector: said.app_connector,
         routable_ips: said.routable_ips.iter().take(MOST_ROUTES).copied().collect(),
         services: services
             .take(MOST_SERVICES)

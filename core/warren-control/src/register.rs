@@ -563,7 +563,7 @@ impl Staged {
         }
     }
 
-    fn take_v4(&mut self) -> Result<Option<std::net::Ipv4Addr>, Refusal> {
+    pub(crate) fn take_v4(&mut self) -> Result<Option<std::net::Ipv4Addr>, Refusal> {
         let Some(pool) = &mut self.state.registry.v4 else { return Ok(None) };
         match pool.take() {
             Some(std::net::IpAddr::V4(v4)) => Ok(Some(v4)),
@@ -571,7 +571,7 @@ impl Staged {
         }
     }
 
-    fn take_v6(&mut self) -> Result<Option<std::net::Ipv6Addr>, Refusal> {
+    pub(crate) fn take_v6(&mut self) -> Result<Option<std::net::Ipv6Addr>, Refusal> {
         let Some(pool) = &mut self.state.registry.v6 else { return Ok(None) };
         match pool.take() {
             Some(std::net::IpAddr::V6(v6)) => Ok(Some(v6)),

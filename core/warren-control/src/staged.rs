@@ -165,6 +165,7 @@ impl Staged {
             What::ReplacePolicy { text } => self.replace_policy(text, now),
             What::FollowHostname { node, hostname } => self.follow_hostname(node, &hostname, now),
             What::ApproveAnnounced { node } => self.approve_announced(node, now),
+            What::BackfillAddresses => self.backfill_addresses(now),
             What::ExpireDue => self.expire_due(now),
             What::RemoveAway { node } => self.remove_away(node, now),
         }

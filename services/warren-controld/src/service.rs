@@ -145,8 +145,16 @@ impl Service {
         let relays = Relays::open(config.relay_sources(), &config.state_dir).await.map_err(ConfigError::from)?;
         settings.relay_map = relays.map();
         let mut store = Store::open(&config.state_dir.join("control.db")).await?;
-        let rows = store.load().await?;
-        let control = Control::from_rows(&rows, settings, clock::now())?;
+        let mut rows = store.load().await?;
+        let control = match Control::from_rows(&rows, settings.clone(), clock::now()) {
+            Err(RowsError::Policy(reason)) if config.policy_file.is_some() => {
+                // The file takes its place before anybody is let in; if that cannot be, the server does not start.
+                tracing::warn!(reason, "the stored policy cannot be read; the policy file replaces it");
+                rows.policy = None;
+                Control::from_rows(&rows, settings, clock::now())?
+            }
+            opened => opened?,
+        };
         if let Some(folder) = config.socket.parent() {
             make_run_folder(folder).map_err(os("make the folder of the admin socket"))?;
         }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _};
-use warren_control::Rows;
 use warren_control::rows::{
     KeyId, NameOrigin, Node, PolicyRow, PreAuthKey, Registered, Revision, Sealed, ServerFacts, SignIn, User,
 };
+use warren_control::{Rows, SoftRow};
 use warren_wire::{NodeId, StableId, UserId};
 
 use crate::columns::{Reader, read_owner};
@@ -63,7 +63,7 @@ impl Store {
             keys: keys.iter().map(key).collect::<Result<_, _>>()?,
             policy: policy.as_ref().map(policy_row).transpose()?,
             facts,
-            soft: soft.iter().map(soft::read).collect::<Result<_, _>>()?,
+            soft: soft.iter().filter_map(readable).collect(),
         })
     }
 
@@ -99,6 +99,11 @@ impl Store {
         let changed = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         Ok(Some(changed.collect::<Result<_, sqlx::Error>>()?))
     }
+}
+
+/// What a node said about itself; it says most of it again, so a row that cannot be read is no reason not to start.
+fn readable(row: &SqliteRow) -> Option<SoftRow> {
+    soft::read(row).inspect_err(|error| tracing::warn!(%error, "what a node said last is passed over")).ok()
 }
 
 fn user(row: &SqliteRow) -> Result<Arc<User>, LoadError> {

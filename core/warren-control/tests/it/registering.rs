@@ -510,6 +510,31 @@ fn operators_are_refused_what_cannot_be() {
 }
 
 #[test]
+fn a_family_that_is_enabled_later_reaches_the_nodes_that_are_there() {
+    let mut world = World::with(warren_control::Settings { v6_range: None, ..settings() });
+    let ann = world.user("ann");
+    let key = world.key(Some(ann), &[], REUSABLE);
+    let nodes = [1, 2].map(|machine| world.join(machine, machine + 10, &key).id);
+    let mut client = crate::sessions::Client::of(&mut world, nodes[0]);
+    client.poll(&world);
+    assert!(matches!(world.ask(What::BackfillAddresses), Ok(Answer::Changes(changes)) if changes.is_empty()));
+    world.settings = settings();
+    world.restart();
+    world.join(3, 13, &key);
+    let Ok(Answer::Changes(changes)) = world.ask(What::BackfillAddresses) else { panic!("refused") };
+    assert_eq!(
+        changes,
+        ["node 1 (host-1): 100.64.0.1, fd7a:115c:a1e0::2", "node 2 (host-2): 100.64.0.2, fd7a:115c:a1e0::3"]
+    );
+    let mut client = crate::sessions::Client::of(&mut world, nodes[0]);
+    client.poll(&world);
+    let map = client.held.as_ref().expect("a map");
+    assert!(map.self_node.addresses.len() == 2 && map.peers[&nodes[1]].addresses.len() == 2);
+    world.restart();
+    assert!(matches!(world.ask(What::BackfillAddresses), Ok(Answer::Changes(changes)) if changes.is_empty()));
+}
+
+#[test]
 fn a_chosen_name_stays_and_a_derived_one_follows_the_host() {
     let (mut world, key) = ann_is_in();
     let node = warren_wire::NodeId(1);

@@ -372,11 +372,13 @@ fn a_host_with_an_odd_name_spoils_no_map() {
     let mut request = update(2, "192.0.2.2:41641", None);
     request.hostinfo.as_mut().expect("set").hostname = "a\"b\\c\u{0}".to_owned();
     request.hostinfo.as_mut().expect("set").backend_log_id = "secret-log-id".to_owned();
+    request.hostinfo.as_mut().expect("set").app_connector = Some(true);
     world.control.handle_map_request(b, CHANNEL, &request, world.now);
     world.pass(Duration::ZERO);
     let mut client = Client::of(&mut world, a);
     let text = serde_json::to_string(&client.poll(&world).expect("a map")).expect("JSON");
     assert!(!text.contains('\\') && !text.contains("secret-log-id"), "{text}");
+    assert!(text.contains(r#""AppConnector":true"#), "peers ask an app connector for names: {text}");
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! What was answered survives, and what cannot be started says why.
 
+use std::sync::Arc;
+
+use warren_control::rows::{PolicyRow, Revision, RowChange};
 use warren_controld::{Overrides, Service};
+use warren_crypto::UnixTime;
 use warren_io::listener;
+use warren_store::Store;
 
 use crate::client::{Machine, peers};
 use crate::world::{config, start};
@@ -49,6 +54,33 @@ async fn a_server_that_is_stopped_leaves_no_socket_and_starts_again() {
     assert!(!folder.path().join("run/control.sock").exists());
     let service = Service::open(&config(folder.path(), Overrides::default())).await.expect("nobody else has it");
     assert_eq!(service.registry().snapshot().registry().node_count(), 1);
+}
+
+#[tokio::test]
+async fn a_stored_policy_that_cannot_be_read_gives_way_to_a_good_file_and_to_nothing_else() {
+    let folder = start().await.stop().await;
+    let mut store = Store::open(&folder.path().join("control.db")).await.expect("nobody else has it");
+    let rows = store.load().await.expect("loaded");
+    let text = r#"{ "from": "the future" "#.to_owned();
+    let policy = RowChange::PutPolicy(Arc::new(PolicyRow { text, updated: UnixTime::from_secs(1) }));
+    let mut open = store.begin(rows.revision).await.expect("alone");
+    open.write(Revision(rows.revision.0 + 1), &[policy], &[]).await.expect("written");
+    open.finish().await.expect("committed");
+    store.close().await.expect("closed");
+
+    let file = folder.path().join("policy.hujson");
+    let from = |text: &str| {
+        std::fs::write(&file, text).expect("writable");
+        config(folder.path(), Overrides { policy_file: Some(file.clone()), ..Overrides::default() })
+    };
+    let alone = config(folder.path(), Overrides::default());
+    for config in [alone, from("{ \"acls\": 3 }")] {
+        assert!(Service::open(&config).await.is_err(), "nobody knows who may reach whom");
+    }
+    let good = r#"{ "acls": [] }"#;
+    let service = Service::open(&from(good)).await.expect("the file says it");
+    let snapshot = service.registry().snapshot();
+    assert_eq!(snapshot.registry().policy().expect("one").text, good);
 }
 
 #[tokio::test]
