@@ -5,6 +5,7 @@
 
 mod asking;
 mod auth;
+mod body;
 mod keys;
 mod nodes;
 mod policy;
@@ -49,6 +50,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { example: "/api/v1/user/1", methods: &["DELETE"] },
     Row { example: "/api/v1/user/1/rename/ann", methods: &["POST"] },
     Row { example: "/api/v1/node", methods: &["GET"] },
+    Row { example: "/api/v1/node/backfillips", methods: &["POST"] },
     Row { example: "/api/v1/node/1", methods: &["GET", "DELETE"] },
     Row { example: "/api/v1/node/1/expire", methods: &["POST"] },
     Row { example: "/api/v1/node/1/rename/laptop", methods: &["POST"] },
@@ -117,6 +119,7 @@ impl Asked {
             ("DELETE", ["user", id]) => users::delete(self, id).await,
             ("POST", ["user", id, "rename", name]) => users::rename(self, id, name).await,
             ("GET", ["node"]) => nodes::list(self),
+            ("POST", ["node", "backfillips"]) => nodes::backfill(self).await,
             ("GET", ["node", id]) => nodes::show(self, id),
             ("DELETE", ["node", id]) => nodes::delete(self, id).await,
             ("POST", ["node", id, "expire"]) => nodes::expire(self, id).await,
@@ -149,12 +152,31 @@ impl Asked {
 
     /// The body; an empty one is `{}`.
     fn json<T: DeserializeOwned>(&self) -> Result<T, RestError> {
-        let body = if self.body.is_empty() { &b"{}"[..] } else { &self.body };
-        serde_json::from_slice(body).map_err(|error| RestError::Wrong(format!("the request's body: {error}")))
+        body::read(&self.body).map_err(|error| RestError::Wrong(format!("the request's body: {error}")))
     }
 
     fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+    }
+
+    /// Refuses a query that says anything else.
+    fn only_queries(&self, known: &[&str]) -> Result<(), RestError> {
+        match self.query.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            Some((name, _)) => {
+                Err(RestError::Wrong(format!("the query says {name:?}; known here: {}", known.join(", "))))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A switch of the query; `None` if it is not there.
+    fn switch(&self, name: &str) -> Result<Option<bool>, RestError> {
+        match self.query(name) {
+            None => Ok(None),
+            Some("true" | "1") => Ok(Some(true)),
+            Some("false" | "0") => Ok(Some(false)),
+            Some(other) => Err(RestError::Wrong(format!("{name} is {other:?}: say true or false"))),
+        }
     }
 
     async fn command(&self, what: What) -> Result<Answer, RestError> {

@@ -3,6 +3,8 @@
 //! HTTP/1.1 with JSON below [`BASE_PATH`], on the server's admin socket. Paths, field names and the habit of writing
 //! ids as decimal text are the matching part of headscale's REST v1, so that scripts move over; what only our server
 //! knows has a path or field of its own, marked "ours". An error is `application/problem+json` ([`Problem`]).
+//! A request may write `disable_expiry` for `disableExpiry`, 1 for `"1"` and null for nothing; a key that means nothing is
+//! refused by name.
 //!
 //! | method and path | asks for | answers |
 //! |---|---|---|
@@ -13,7 +15,8 @@
 //! | DELETE `user/{id}?force=true` (`force` is ours: with their nodes) | – | `{}` |
 //! | GET `node?user=` · GET `node/{id}` | – | `{nodes}` · `{node}` |
 //! | DELETE `node/{id}` | – | `{}` |
-//! | POST `node/{id}/expire` | [`ExpireNode`] | `{node}` |
+//! | POST `node/backfillips?confirmed=true` | – | `{changes}`: one line each |
+//! | POST `node/{id}/expire?expiry=&disableExpiry=` | [`ExpireNode`], here or in the query | `{node}` |
 //! | POST `node/{id}/rename/{name}` | – | `{node}` |
 //! | POST `node/{id}/tags` · `node/{id}/approve_routes` | [`SetTags`] · [`ApproveRoutes`] | `{node}` |
 //! | POST `node/{id}/user` (ours) · `node/{id}/endpoints` (ours) | [`MoveNode`] · [`HideEndpoints`] | `{node}` |
@@ -33,10 +36,10 @@ mod shapes;
 
 pub use client::{AdminError, Client};
 pub use shapes::{
-    ApproveRoutes, AskNode, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, HideEndpoints,
-    KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey,
-    Problem, RegisterMachine, SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer,
-    WaitingAnswer, WaitingMachine,
+    ApproveRoutes, AskNode, AuthRequest, ChangesAnswer, CreateKey, CreateUser, ExpireKey, ExpireNode, Health,
+    HideEndpoints, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy,
+    PolicyCheck, PreAuthKey, Problem, RegisterMachine, SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer,
+    UsersAnswer, WaitingAnswer, WaitingMachine,
 };
 
 /// Prefix of every path of this contract.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use http::Response;
 use warren_api::admin::{
-    ApproveRoutes, ExpireNode, HideEndpoints, MoveNode, NodeAnswer, NodesAnswer, SetAuthorized, SetTags,
+    ApproveRoutes, ChangesAnswer, ExpireNode, HideEndpoints, MoveNode, NodeAnswer, NodesAnswer, SetAuthorized, SetTags,
 };
 use warren_control::{Answer, Refusal, What};
 use warren_crypto::UnixTime;
@@ -42,16 +42,30 @@ pub(super) async fn delete(asked: &Asked, id: &str) -> Result<Response<Body>, Re
 pub(super) async fn expire(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {
     let node = node_id(id)?;
     let ExpireNode { expiry, disable_expiry } = asked.json()?;
-    if disable_expiry {
-        if expiry.is_some() {
+    // Older scripts say it in the query, where a slip would let the key expire at once.
+    asked.only_queries(&["expiry", "disableExpiry", "disable_expiry"])?;
+    let in_query = asked.query("expiry").map(UnixTime::parse_rfc3339).transpose();
+    let in_query = in_query.map_err(|error| RestError::Wrong(format!("expiry: {error}")))?;
+    let at = expiry.or(in_query);
+    let never = [asked.switch("disableExpiry")?, asked.switch("disable_expiry")?];
+    if disable_expiry || never.contains(&Some(true)) {
+        if at.is_some() {
             return Err(RestError::Wrong("a key either expires at a time or never".to_owned()));
         }
         return done(asked, What::DisableExpiry { node }).await;
     }
-    // Older scripts say the time in the query.
-    let in_query = asked.query("expiry").map(UnixTime::parse_rfc3339).transpose();
-    let in_query = in_query.map_err(|error| RestError::Wrong(format!("expiry: {error}")))?;
-    done(asked, What::ExpireNode { node, at: expiry.or(in_query) }).await
+    done(asked, What::ExpireNode { node, at }).await
+}
+
+/// Gives addresses of a family that was enabled later to the nodes that have none of it.
+pub(super) async fn backfill(asked: &Asked) -> Result<Response<Body>, RestError> {
+    if asked.switch("confirmed")? != Some(true) {
+        return Err(RestError::Wrong("this changes what nodes are called: say ?confirmed=true".to_owned()));
+    }
+    match asked.command(What::BackfillAddresses).await? {
+        Answer::Changes(changes) => Ok(answer::json(&ChangesAnswer { changes })),
+        _ => Err(RestError::Mixed),
+    }
 }
 
 pub(super) async fn rename(asked: &Asked, id: &str, name: &str) -> Result<Response<Body>, RestError> {

@@ -11,6 +11,7 @@ mod maps;
 mod provider;
 mod relays;
 mod restart;
+mod scripts;
 mod shells;
 mod signing_in;
 mod ways_in;

@@ -1,4 +1,5 @@
-//! The JSON of the admin API. Every field that a client may leave out has a default; unknown fields are ignored.
+//! The JSON of the admin API. Every field that a client may leave out has a default. Unknown fields of an
+//! answer are ignored; those of a request are refused.
 
 use serde::{Deserialize, Serialize};
 use warren_crypto::UnixTime;
@@ -166,7 +167,7 @@ pub struct Problem {
 
 /// Wish for a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CreateUser {
     /// Short name, unique.
     pub name: String,
@@ -180,7 +181,7 @@ pub struct CreateUser {
 
 /// Wish for a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CreateKey {
     /// Decimal id or (ours) name; empty for a key that only gives tags.
     pub user: String,
@@ -198,7 +199,7 @@ pub struct CreateKey {
 
 /// Ends a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ExpireKey {
     /// Decimal number.
     pub id: String,
@@ -206,7 +207,7 @@ pub struct ExpireKey {
 
 /// When a node's key expires: at once if nothing is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ExpireNode {
     /// A time, past or future.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,7 +218,7 @@ pub struct ExpireNode {
 
 /// The whole set of tags.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct SetTags {
     /// Each `tag:` and a name.
     pub tags: Vec<String>,
@@ -225,7 +226,7 @@ pub struct SetTags {
 
 /// The whole set of approved routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ApproveRoutes {
     /// Prefixes.
     pub routes: Vec<String>,
@@ -233,7 +234,7 @@ pub struct ApproveRoutes {
 
 /// Ours: whose the node is from now on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct MoveNode {
     /// Name or decimal id.
     pub user: String,
@@ -241,7 +242,7 @@ pub struct MoveNode {
 
 /// Ours: whether peers are told where the node is in the underlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct HideEndpoints {
     /// They are not.
     pub hide: bool,
@@ -257,7 +258,7 @@ pub struct SignOfLife {
 
 /// Ours: a question to a node's own c2n service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct AskNode {
     /// `GET` if empty.
     pub method: String,
@@ -277,7 +278,7 @@ pub struct NodeSaid {
 
 /// A policy to put in force or to check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct SetPolicy {
     /// HuJSON.
     pub policy: String,
@@ -285,7 +286,7 @@ pub struct SetPolicy {
 
 /// Lets a waiting machine in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct RegisterMachine {
     /// Name or (ours) decimal id of the owner.
     pub user: String,
@@ -295,6 +296,7 @@ pub struct RegisterMachine {
 
 /// Lets a node into the network, or keeps it out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SetAuthorized {
     /// In, or out.
     pub authorized: bool,
@@ -302,7 +304,7 @@ pub struct SetAuthorized {
 
 /// Speaks of a waiting machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AuthRequest {
     /// From the page that the machine was sent to.
     pub auth_id: String,
@@ -328,6 +330,8 @@ answer!(/// `{node}`
     NodeAnswer { node: Node });
 answer!(/// `{nodes}`
     NodesAnswer { nodes: Vec<Node> });
+answer!(/// `{changes}`: one line each
+    ChangesAnswer { changes: Vec<String> });
 answer!(/// `{preAuthKey}`
     KeyAnswer { pre_auth_key: PreAuthKey });
 answer!(/// `{preAuthKeys}`
