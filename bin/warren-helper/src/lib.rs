@@ -7,7 +7,7 @@
 //!   [--allow PREFIX]…                         address ranges beyond the mesh's own
 //! ```
 //!
-//! It makes the TUN interface, its addresses and routes, and UDP sockets with large buffers, for one user, and undoes all
+//! It makes the TUN interface, its addresses, routes and guard, and UDP sockets with large buffers, for one user, and undoes all
 //! of it when that user's connection ends. It reads no configuration, parses no packet and speaks no network protocol.
 //! A library, so that the `warren` executable can be a helper where none is installed.
 

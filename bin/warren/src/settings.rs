@@ -34,7 +34,13 @@ pub struct Settings {
     /// Reach the internet through that node
     #[arg(long, value_name = "NODE")]
     pub exit_node: Option<String>,
+    /// Whether to drop packets that others send to this machine from the network's addresses: on, nodivert or off
+    #[arg(long, value_name = "MODE")]
+    pub netfilter_mode: Option<String>,
 }
+
+/// The modes of `netfilter-mode` by their numbers. Without a hook (`nodivert`) nothing is dropped either.
+const NETFILTER_MODES: [&str; 3] = ["off", "nodivert", "on"];
 
 /// One setting: its flag, the preference that it is, and whether its value is the default.
 struct Row {
@@ -42,7 +48,9 @@ struct Row {
     field: &'static str,
 }
 
-const ROWS: [Row; 8] = [
+const NETFILTER: &str = "netfilter-mode";
+
+const ROWS: [Row; 9] = [
     Row { flag: "accept-routes", field: "RouteAll" },
     Row { flag: "accept-dns", field: "CorpDNS" },
     Row { flag: "shields-up", field: "ShieldsUp" },
@@ -51,6 +59,7 @@ const ROWS: [Row; 8] = [
     Row { flag: "operator", field: "OperatorUser" },
     Row { flag: "advertise-routes", field: "AdvertiseRoutes" },
     Row { flag: "exit-node", field: "ExitNodeIP" },
+    Row { flag: NETFILTER, field: "NetfilterMode" },
 ];
 
 impl Settings {
@@ -82,6 +91,12 @@ impl Settings {
         if let Some(node) = &self.exit_node {
             edit = edit.set("ExitNodeIP", node.as_str());
         }
+        if let Some(mode) = &self.netfilter_mode {
+            let Some(number) = NETFILTER_MODES.iter().position(|known| known == mode) else {
+                bail!("netfilter-mode \"{mode}\" is none of {}", NETFILTER_MODES.join(", "));
+            };
+            edit = edit.set("NetfilterMode", number);
+        }
         Ok(edit)
     }
 }
@@ -106,7 +121,16 @@ fn routes(settings: &Settings) -> Result<Vec<String>> {
 /// Every setting with its value, by its flag.
 pub fn values(prefs: &Prefs) -> Vec<(&'static str, serde_json::Value)> {
     let Ok(fields) = serde_json::to_value(prefs) else { return Vec::new() };
-    ROWS.iter().map(|row| (row.flag, fields.get(row.field).cloned().unwrap_or_default())).collect()
+    ROWS.iter().map(|row| (row.flag, value_of(row, fields.get(row.field)))).collect()
+}
+
+/// A field's value as its flag's: by the name where the field has a number.
+fn value_of(row: &Row, field: Option<&serde_json::Value>) -> serde_json::Value {
+    let number = field.and_then(serde_json::Value::as_u64).and_then(|number| usize::try_from(number).ok());
+    match number.and_then(|number| NETFILTER_MODES.get(number)) {
+        Some(name) if row.flag == NETFILTER => (*name).into(),
+        _ => field.cloned().unwrap_or_default(),
+    }
 }
 
 /// A value as its flag takes it.
@@ -135,7 +159,7 @@ pub fn unmentioned(current: &Prefs, mentioned: &MaskedPrefs) -> Vec<String> {
             if same {
                 return None;
             }
-            Some(format!("--{}={}", row.flag, shown(value)))
+            Some(format!("--{}={}", row.flag, shown(&value_of(row, Some(value)))))
         })
         .collect()
 }
@@ -169,6 +193,11 @@ mod tests {
         let mentioned = MaskedPrefs::new().set("ShieldsUp", true);
         assert_eq!(unmentioned(&current, &mentioned), ["--hostname=x"]);
         assert!(unmentioned(&Prefs::default(), &MaskedPrefs::new()).is_empty());
+        let off = Prefs { netfilter_mode: 0, ..Prefs::default() };
+        assert_eq!(unmentioned(&off, &MaskedPrefs::new()), ["--netfilter-mode=off"]);
+        let again = Settings { netfilter_mode: Some("off".into()), ..Settings::default() };
+        assert!(unmentioned(&off, &again.edit().unwrap()).is_empty());
+        assert!(Settings { netfilter_mode: Some("of".into()), ..Settings::default() }.edit().is_err());
     }
 
     #[test]

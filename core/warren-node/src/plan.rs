@@ -7,7 +7,7 @@ use warren_ip::Prefix;
 use warren_wire::netmap::NetMap;
 use warren_wire::{FilterRule, Node, RelayMap};
 
-use crate::prefs::Prefs;
+use crate::prefs::{NETFILTER_ON, Prefs};
 
 /// Fits into every path that IPv6 allows.
 pub const DEFAULT_MTU: u16 = 1280;
@@ -26,6 +26,8 @@ pub struct HostPlan {
     pub routes: Vec<Prefix>,
     /// Of the interface.
     pub mtu: u16,
+    /// Drop packets from the mesh's addresses that come by other interfaces.
+    pub guard: bool,
 }
 
 /// What the engine shall be.
@@ -73,7 +75,7 @@ pub fn plan(prefs: &Prefs, map: Option<&NetMap>, time: UnixTime, mtu: u16) -> Pl
                 relay_map,
                 mtu,
             },
-            host: HostPlan { up: false, addrs: Vec::new(), routes: Vec::new(), mtu },
+            host: HostPlan { up: false, addrs: Vec::new(), routes: Vec::new(), mtu, guard: false },
             next_expiry,
         };
     };
@@ -90,7 +92,7 @@ pub fn plan(prefs: &Prefs, map: Option<&NetMap>, time: UnixTime, mtu: u16) -> Pl
             relay_map: map.relay_map.clone(),
             mtu,
         },
-        host: HostPlan { up: true, addrs: self_addrs, routes, mtu },
+        host: HostPlan { up: true, addrs: self_addrs, routes, mtu, guard: prefs.netfilter_mode == NETFILTER_ON },
         next_expiry,
     }
 }

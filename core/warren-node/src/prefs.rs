@@ -80,8 +80,8 @@ prefs! {
     no_snat: bool = false,
     /// Do not filter served routes by state; unset means the default (true).
     no_stateful_filtering: Option<bool> = Some(true),
-    /// 0 off, 1 no hooks, 2 on.
-    netfilter_mode: u8 = 2,
+    /// 0 off, 1 no hooks (off as well: rules that nothing leads to guard nobody), 2 on.
+    netfilter_mode: u8 = NETFILTER_ON,
     /// Look for updates.
     auto_update_check: bool = true,
     /// Apply updates.
@@ -91,6 +91,9 @@ prefs! {
     /// Report the host's posture.
     posture_checking: bool = false,
 }
+
+/// The mode in which the node guards the mesh's address ranges on its host.
+pub(crate) const NETFILTER_ON: u8 = 2;
 
 /// Why preferences are refused; the texts are the field's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -282,7 +282,9 @@ impl EventLoop {
     }
 
     fn note_host_trouble(&mut self, trouble: Option<String>) {
-        if let Some(trouble) = &trouble {
+        if let Some(trouble) = &trouble
+            && self.host_problem.as_ref() != Some(trouble)
+        {
             warn!(%trouble, "the host's network is not as wanted");
         }
         self.host_problem = trouble;
@@ -302,7 +304,8 @@ impl EventLoop {
         let Some(watch) = &mut self.watch else { return };
         match watch.read() {
             Ok(news) => {
-                if news.own_loss
+                // The guard depends on where the host's own routes lead.
+                if (news.own_loss || news.elsewhere)
                     && let Some(keeper) = &self.keeper
                 {
                     keeper.look();

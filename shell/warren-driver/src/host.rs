@@ -253,6 +253,7 @@ fn configure(
         up: true,
         addrs: plan.addrs.clone(),
         routes: plan.routes.clone(),
+        guard: plan.guard,
     };
     match client.configure(config) {
         Ok(applied) => Ok((new, applied.skipped)),

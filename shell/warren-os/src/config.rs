@@ -17,6 +17,8 @@ pub struct OsConfig {
     pub addrs: Vec<IpAddr>,
     /// What leads into the interface.
     pub routes: Vec<Prefix>,
+    /// Drop packets from the mesh's addresses that come by other interfaces ([`crate::guard`]).
+    pub guard: bool,
 }
 
 /// What the one who started the helper allows; a request beyond it is refused whole.
@@ -60,11 +62,7 @@ impl Limits {
         if !is_interface_name(interface) {
             return Err(ConfigProblem::Name(interface.to_owned()));
         }
-        let ranges = [
-            Prefix::new(IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 10),
-            Prefix::new(IpAddr::V6(Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 0)), 48),
-        ];
-        Ok(Self { interface: interface.to_owned(), prefixes: ranges.into_iter().flatten().collect() })
+        Ok(Self { interface: interface.to_owned(), prefixes: mesh_ranges() })
     }
 
     /// Judges a configuration from outside.
@@ -96,6 +94,15 @@ impl Limits {
     }
 }
 
+/// 100.64.0.0/10 and fd7a:115c:a1e0::/48.
+pub(crate) fn mesh_ranges() -> Vec<Prefix> {
+    let ranges = [
+        Prefix::new(IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 10),
+        Prefix::new(IpAddr::V6(Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 0)), 48),
+    ];
+    ranges.into_iter().flatten().collect()
+}
+
 fn cap(what: &'static str, count: usize, most: usize) -> Result<(), ConfigProblem> {
     if count > most { Err(ConfigProblem::TooMany { what, count, most }) } else { Ok(()) }
 }
@@ -117,6 +124,7 @@ mod tests {
             up: true,
             addrs: vec!["100.64.0.1".parse().unwrap(), "fd7a:115c:a1e0::1".parse().unwrap()],
             routes: vec!["100.64.0.2/32".parse().unwrap(), "fd7a:115c:a1e0::2/128".parse().unwrap()],
+            guard: true,
         }
     }
 

@@ -8,19 +8,22 @@
 //! | the interface as a stream of bursts | [`Tun`] |
 //! | the whole wanted state of the host, and what the host may be asked | [`OsConfig`], [`Limits`] |
 //! | making it so, and undoing it | [`Host`] |
+//! | keeping others out of the mesh's address ranges | [`guard`] |
 //! | news that links or addresses changed | [`Watch`], [`News`] |
 //! | the addresses that say where this host is; the ways out of it | [`uplink_addrs`], [`default_routes`] |
 //! | UDP sockets with buffers that need rights | [`udp::open_pair`] |
 //! | what the host is called and runs | [`OsFacts`] |
 //! | asking a privileged process for all this | [`helper::Client`], [`helper::serve_socket`], [`helper::serve_fd`] |
 //!
-//! **Nothing is left behind.** Every route carries [`ROUTE_PROTOCOL`], every interface the alias [`ALIAS`]. What a
+//! **Nothing is left behind.** Every route carries [`ROUTE_PROTOCOL`], every interface the alias [`ALIAS`], and the
+//! guard's table the interface's name. What a
 //! connection to the helper made is undone when the connection ends; what a killed helper left is swept by the next.
 
 pub mod apply;
 mod config;
 mod default_routes;
 mod facts;
+pub mod guard;
 pub mod helper;
 mod netlink;
 mod tun;

@@ -21,6 +21,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use warren_ip::Prefix;
 
 use crate::ROUTE_PROTOCOL;
 use crate::netlink::Netlink;
@@ -58,6 +59,27 @@ pub fn uplink_addrs(ignored_interface: &str) -> io::Result<BTreeSet<IpAddr>> {
         .map(|(_, addr)| *addr)
         .collect();
     Ok(if found.is_empty() { addrs.into_iter().map(|(_, addr)| addr).collect() } else { found })
+}
+
+/// The interfaces by which a default route leaves and that have no address in any of `ranges`; `own_interface` apart.
+pub(crate) fn uplinks_outside(ranges: &[Prefix], own_interface: &str) -> io::Result<BTreeSet<u32>> {
+    let mut netlink = Netlink::open()?;
+    let mut found = default_interfaces(&mut netlink)?;
+    for row in netlink.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        if let RouteNetlinkMessage::NewAddress(row) = row
+            && own_end(&row).is_some_and(|addr| ranges.iter().any(|range| range.contains(addr)))
+        {
+            found.remove(&row.header.index);
+        }
+    }
+    for row in netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+        if let RouteNetlinkMessage::NewLink(link) = row
+            && name_of(&link).map(String::as_str) == Some(own_interface)
+        {
+            found.remove(&link.header.index);
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a route is for everything, or for one half of it: some tunnels put two halves over a default route.

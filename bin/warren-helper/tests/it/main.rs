@@ -72,6 +72,7 @@ fn config() -> OsConfig {
         up: true,
         addrs: vec!["100.64.0.1".parse().unwrap()],
         routes: vec!["100.64.0.2/32".parse().unwrap()],
+        guard: true,
     }
 }
 

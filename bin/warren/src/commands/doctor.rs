@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use warren_api::local::{BackendState, Client, Status};
 use warren_io::{DialOptions, fetch_server_key};
-use warren_os::{DEFAULT_INTERFACE, Host};
+use warren_os::{DEFAULT_INTERFACE, Host, guard};
 
 use crate::{places, safe, words};
 
@@ -161,6 +161,7 @@ fn advice(text: &str) -> &'static str {
         ("expire", "warren up --force-reauth"),
         ("logged out", "warren up --login-server URL"),
         ("relay", "see whether the relay runs and is reachable from here: warren netcheck"),
+        ("no program nft", "install nftables, or do without the guard: warren set --netfilter-mode=off"),
         ("control server", "see whether the control server runs and is reachable from here"),
     ] {
         if text.to_ascii_lowercase().contains(part) {
@@ -183,7 +184,7 @@ fn usual_sockets(first: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Sockets and an interface that nobody stands behind any more.
+/// Sockets, an interface and a table that nobody stands behind any more.
 fn leftovers(sockets: &[PathBuf], dry_run: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     // A plain file refuses connections as well, and is nobody's leftover.
@@ -210,6 +211,12 @@ fn leftovers(sockets: &[PathBuf], dry_run: bool) -> Vec<Finding> {
         let what = format!("leftover: interface {DEFAULT_INTERFACE} without a daemon");
         findings.push(clear(what, dry_run || !places::is_root(), || {
             host.remove(DEFAULT_INTERFACE).map_err(|error| std::io::Error::other(error.to_string()))
+        }));
+    }
+    if !any_lives && places::is_root() && guard::stands(DEFAULT_INTERFACE) {
+        let what = format!("leftover: nftables table {} without a daemon", guard::table(DEFAULT_INTERFACE));
+        findings.push(clear(what, dry_run, || {
+            guard::remove(DEFAULT_INTERFACE).map_err(|error| std::io::Error::other(error.to_string()))
         }));
     }
     if findings.is_empty() {

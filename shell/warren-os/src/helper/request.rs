@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Offloads, OsConfig};
 
 /// Both ends must speak the same version; they are installed together.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A request. Each carries whole wanted state; none names a file, a command or a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,7 @@ mod tests {
             up: true,
             addrs: vec!["100.64.0.1".parse().unwrap()],
             routes: vec!["100.64.0.0/10".parse().unwrap()],
+            guard: false,
         });
         assert_eq!(parse_request(&serde_json::to_vec(&request).unwrap()).unwrap(), request);
     }

@@ -15,6 +15,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::channel;
 use super::request::{HelperReply, HelperRequest, VERSION, parse_request};
+use crate::guard::{self, GuardError};
 use crate::{Host, Limits, Tun, udp};
 
 /// Why a helper ended other than by being told to.
@@ -73,6 +74,7 @@ fn sweep(limits: &Limits) {
         // A foreign interface of that name stays; opening ours will say so.
         let _ = host.remove(&limits.interface);
     }
+    let _ = guard::remove(&limits.interface);
 }
 
 fn listen(path: &Path, uid: u32) -> Result<UnixListener, ServeError> {
@@ -146,11 +148,12 @@ struct Session<'a> {
     limits: &'a Limits,
     greeted: bool,
     made_interface: bool,
+    made_guard: bool,
 }
 
 impl<'a> Session<'a> {
     fn new(limits: &'a Limits) -> Self {
-        Self { limits, greeted: false, made_interface: false }
+        Self { limits, greeted: false, made_interface: false, made_guard: false }
     }
 
     /// Serves until the connection ends (true) or the helper is told to stop (false).
@@ -233,9 +236,36 @@ impl<'a> Session<'a> {
         }
         let applied = Host::open().map_err(Box::<dyn Error>::from).and_then(|mut host| Ok(host.apply(config)?));
         match applied {
-            Ok(applied) => (HelperReply::Configured { skipped: applied.skipped }, Vec::new()),
+            Ok(mut applied) => {
+                applied.skipped.extend(self.set_guard(config.guard));
+                (HelperReply::Configured { skipped: applied.skipped }, Vec::new())
+            }
             Err(error) => failed(&*error),
         }
+    }
+
+    /// Puts the guard in place or takes it away; why not, in words. A host without it works, so that is no failure.
+    fn set_guard(&mut self, wanted: bool) -> Option<String> {
+        let interface = &self.limits.interface;
+        if !wanted {
+            return self.remove_guard().err().map(|error| with_causes(&error));
+        }
+        // Also what failed may have left something.
+        self.made_guard = true;
+        let error = guard::set(interface).err()?;
+        Some(format!(
+            "packets that others send from mesh addresses are not dropped: {}; or do without: \
+             warren set --netfilter-mode=off",
+            with_causes(&error)
+        ))
+    }
+
+    fn remove_guard(&mut self) -> Result<(), GuardError> {
+        if self.made_guard {
+            guard::remove(&self.limits.interface)?;
+            self.made_guard = false;
+        }
+        Ok(())
     }
 
     fn undo(&mut self) -> Result<(), Box<dyn Error>> {
@@ -243,7 +273,8 @@ impl<'a> Session<'a> {
             Host::open()?.remove(&self.limits.interface)?;
             self.made_interface = false;
         }
-        Ok(())
+        // Last: as long as there is an interface, it is guarded.
+        Ok(self.remove_guard()?)
     }
 }
 
@@ -269,6 +300,10 @@ fn refused(reason: &str) -> (HelperReply, Vec<OwnedFd>) {
 }
 
 fn failed(error: &dyn Error) -> (HelperReply, Vec<OwnedFd>) {
+    (HelperReply::Failed { reason: with_causes(error) }, Vec::new())
+}
+
+fn with_causes(error: &dyn Error) -> String {
     let mut reason = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -276,5 +311,5 @@ fn failed(error: &dyn Error) -> (HelperReply, Vec<OwnedFd>) {
         reason.push_str(&error.to_string());
         cause = error.source();
     }
-    (HelperReply::Failed { reason }, Vec::new())
+    reason
 }

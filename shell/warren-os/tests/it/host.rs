@@ -15,6 +15,7 @@ pub fn config(routes: &[&str]) -> OsConfig {
         up: true,
         addrs: vec!["100.64.0.1".parse().unwrap(), "fd7a:115c:a1e0::1".parse().unwrap()],
         routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
+        guard: false,
     }
 }
 

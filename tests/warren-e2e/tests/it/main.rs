@@ -9,6 +9,7 @@ mod beside;
 mod browser;
 mod faults;
 mod figures;
+mod guard;
 mod joining;
 mod laboratory;
 mod official;
