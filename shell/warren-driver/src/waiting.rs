@@ -89,7 +89,8 @@ mod tests {
             waiting.flush(&orders);
             seen.push(taken.try_recv().expect("an order"));
         }
-        let [Order::Resolve(before), Order::Persist(saved), Order::BreakControl, Order::Resolve(after)] = &seen[..] else {
+        let [Order::Resolve(before), Order::Persist(saved), Order::BreakControl, Order::Resolve(after)] = &seen[..]
+        else {
             panic!("{} orders", seen.len());
         };
         assert_eq!((before.as_str(), after.as_str()), ("before", "after"));

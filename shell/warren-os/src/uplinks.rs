@@ -180,3 +180,33 @@ fn is_link_local(addr: IpAddr) -> bool {
         IpAddr::V6(addr) => addr.is_unicast_link_local(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, kind: Option<InfoKind>, bridge: Option<u32>) -> (u32, LinkMessage) {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.extend(kind.map(|kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])));
+        link.attributes.extend(bridge.map(LinkAttribute::Controller));
+        (index, link)
+    }
+
+    #[test]
+    fn hardware_what_uses_it_and_bridges_with_it_are_uplinks_and_what_is_for_guests_is_not() {
+        let links = [
+            link(1, None, None),
+            link(2, Some(InfoKind::Vlan), Some(5)),
+            link(3, Some(InfoKind::Other("ppp".into())), None),
+            link(4, Some(InfoKind::Bridge), None),
+            link(5, Some(InfoKind::Bridge), None),
+            link(6, Some(InfoKind::Veth), Some(4)),
+            link(7, Some(InfoKind::Veth), None),
+            link(8, Some(InfoKind::Wireguard), None),
+            link(9, Some(InfoKind::Dummy), None),
+        ];
+        let found = uplinks(&BTreeMap::from(links), &BTreeSet::from([7]));
+        assert_eq!(found, BTreeSet::from([1, 2, 3, 5, 7]));
+    }
+}

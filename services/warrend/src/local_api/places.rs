@@ -39,11 +39,8 @@ impl Places {
         self.with(|taken| {
             let all: usize = taken.values().sum();
             let own = taken.entry(uid).or_default();
-            let has_room = if uid == 0 || uid == self.own_uid {
-                all < MOST
-            } else {
-                all < MOST - KEPT && *own < MOST_OF_ONE
-            };
+            let has_room =
+                if uid == 0 || uid == self.own_uid { all < MOST } else { all < MOST - KEPT && *own < MOST_OF_ONE };
             *own += usize::from(has_room);
             has_room.then(|| Place { places: self.clone(), uid })
         })

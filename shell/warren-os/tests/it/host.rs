@@ -207,25 +207,22 @@ fn containers_that_come_and_go_do_not_change_where_this_host_is() {
             "link set veth1 up",
             "link set guest1 up",
             "address add 169.254.7.7/16 dev eth0",
-            "link add dummy1 type dummy",
-            "address add 10.9.9.9/32 dev dummy1",
-            "link set dummy1 up",
+            "tuntap add dev tun9 mode tun",
+            "address add 10.9.9.9/32 dev tun9",
+            "link set tun9 up",
         ]);
         assert_eq!(uplink_addrs("warren0").unwrap(), here);
         ip(&["link del veth1", "link del docker0"]);
         assert_eq!(uplink_addrs("warren0").unwrap(), here);
-        // A VLAN is a wire, and a bridge with a wire in it is one as well.
+        // A bridge on which the machine's own default route is.
         ip(&[
-            "link add link eth0 name eth0.7 type vlan id 7",
             "link add br0 type bridge",
-            "link set eth0.7 master br0",
-            "link set eth0.7 up",
-            "link set br0 up",
             "address add 198.51.100.3/24 dev br0",
+            "link set br0 up",
+            "route add default via 198.51.100.1 metric 7",
         ]);
         assert_eq!(uplink_addrs("warren0").unwrap(), addresses(&["192.0.2.2", "2001:db8::2", "198.51.100.3"]));
-        // Another uplink takes over.
         ip(&["link set eth0 down", "link del br0"]);
-        assert_eq!(uplink_addrs("eth0").unwrap(), addresses(&["10.9.9.9", "127.0.0.1", "::1"]));
+        assert_eq!(uplink_addrs("warren0").unwrap(), addresses(&["10.9.9.9", "127.0.0.1", "::1"]));
     });
 }

@@ -205,7 +205,9 @@ fn an_interface_that_others_change_or_take_away_is_set_up_again() {
     till(PATIENCE, "packets through the interface", || ping(&a, &ip));
     let before = host(&net.left);
     let down = "ip link set warren0 down";
-    for line in [down, &format!("ip addr del {own}/32 dev warren0"), &format!("ip route del {ip}"), "ip link del warren0"] {
+    for line in
+        [down, &format!("ip addr del {own}/32 dev warren0"), &format!("ip route del {ip}"), "ip link del warren0"]
+    {
         net.left.sh(line);
         let (_, took) = till(RESUME, line, || ping(&a, &ip));
         println!("{line}: packets after {took:?}");

@@ -42,7 +42,7 @@ fn a_neighbour_does_not_get_in_with_an_address_of_the_mesh() {
         a.ask(&["set", "--netfilter-mode=off"]);
         till(PATIENCE, "no guard", gets_in);
         a.ask(&["set", "--netfilter-mode=on"]);
-        till(PATIENCE, "the guard again", || if gets_in().is_err() { Ok(()) } else { Err("it gets in") });
+        till(PATIENCE, "the guard again", || if gets_in().is_err() { Ok(()) } else { Err("it gets in".to_string()) });
         neighbour.sh(&format!("ip addr del {source}/32 dev lan"));
         net.left.sh("nft delete table inet seen");
     }

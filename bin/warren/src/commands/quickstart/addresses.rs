@@ -9,7 +9,8 @@ use warren_os::{DEFAULT_INTERFACE, uplink_addrs};
 /// is still this machine's, else the best found.
 pub(super) fn choose(wanted: Option<&str>, before: &str) -> Result<Vec<String>> {
     let found = uplink_addrs(DEFAULT_INTERFACE).context("ask the kernel for this machine's addresses")?;
-    let mut hosts: Vec<String> = rank(found.into_iter().collect(), default_source()).iter().map(ToString::to_string).collect();
+    let mut hosts: Vec<String> =
+        rank(found.into_iter().collect(), default_source()).iter().map(ToString::to_string).collect();
     if let Some(wanted) = wanted {
         let wanted = wanted.trim_matches(['[', ']']);
         if url::Host::parse(&in_url(wanted)).is_err() {
