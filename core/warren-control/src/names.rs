@@ -35,9 +35,20 @@ pub fn is_user_name(text: &str) -> bool {
         && parts.next().is_none()
 }
 
-/// Makes a label of whatever a machine calls itself; `node` if nothing is left (control-protocol.md §11.2).
+/// Names that programs ask for without anybody having meant a machine: with the mesh's domain searched, whoever had one
+/// would be asked for proxies and tunnels by every machine (RFC 6761 §6.3; automatic proxy discovery; RFC 5214).
+const RESERVED: [&str; 3] = ["localhost", "wpad", "isatap"];
+
+/// Whether no node may be called so.
+pub fn is_reserved(label: &str) -> bool {
+    RESERVED.contains(&label)
+}
+
+/// Makes a label of whatever a machine calls itself; `node` if nothing is left (control-protocol.md §11.2), or if the
+/// name is nobody's to have.
 pub fn from_hostname(hostname: &str) -> NodeName {
-    NodeName::sanitise(hostname)
+    let name = NodeName::sanitise(hostname);
+    if is_reserved(name.as_str()) { NodeName::sanitise("") } else { name }
 }
 
 /// The first of `base`, `base-1`, `base-2`, … that is free.
@@ -59,6 +70,14 @@ mod tests {
         let taken = ["web", "web-1", "web-3"];
         let free = |base: &str| first_free(&from_hostname(base), |name| taken.contains(&name));
         assert_eq!((free("web"), free("db")), ("web-2".to_owned(), "db".to_owned()));
+    }
+
+    #[test]
+    fn a_name_that_programs_ask_for_is_nobodys() {
+        for hostname in ["localhost", "LocalHost.localdomain", "wpad", "isatap.lan"] {
+            assert_eq!(from_hostname(hostname).as_str(), "node", "{hostname}");
+        }
+        assert_eq!(from_hostname("localhost-2").as_str(), "localhost-2");
     }
 
     #[test]

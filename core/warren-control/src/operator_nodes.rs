@@ -56,6 +56,11 @@ impl Staged {
             let rule = "1 to 63 of a-z, 0-9 and -, no hyphen at either end";
             return Err(Refusal::Invalid(format!("{name:?} cannot be a node's name: {rule}")));
         }
+        if names::is_reserved(&name) {
+            return Err(Refusal::Invalid(format!(
+                "{name:?} cannot be a node's name: programs ask for it and mean no node"
+            )));
+        }
         if node.name != name && self.state.registry.is_name_taken(&name) {
             return Err(Refusal::Taken { what: "node name", value: name });
         }
@@ -107,9 +112,10 @@ impl Staged {
             return Err(Refusal::Conflict(format!("{name} has a node on the same machine already: {other}")));
         }
         self.note(now, format!("node:{}", id.0), format!("to user:{}", user.id.0));
+        // Whoever was put out stays out: only a login or an operator's word on expiry lets it in again.
         let expiry = match node.owner {
-            Owner::Tags(_) => self.fresh_expiry(&owner, None, now),
-            Owner::User(_) => node.expiry,
+            Owner::Tags(_) if !node.is_expired(now) => self.fresh_expiry(&owner, None, now),
+            Owner::Tags(_) | Owner::User(_) => node.expiry,
         };
         self.put_node(Node { owner, expiry, ..Node::clone(&node) });
         self.events.push(Event::NodeOwnerChanged(id));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use warren_crypto::UnixTime;
-use warren_wire::{NodeId, UserId};
+use warren_wire::{NodeId, UserId, is_deceptive};
 
 use crate::command::{Answer, Refusal};
 use crate::event::Event;
@@ -24,8 +24,8 @@ impl Staged {
         for (what, text) in
             [("display name", &wish.display_name), ("e-mail", &wish.email), ("picture", &wish.picture_url)]
         {
-            if text.len() > 1024 || text.chars().any(char::is_control) {
-                return Err(Refusal::Invalid(format!("the {what} is too long or has control characters")));
+            if text.len() > 1024 || text.chars().any(is_deceptive) {
+                return Err(Refusal::Invalid(format!("the {what} is too long or has control or invisible characters")));
             }
         }
         let id = UserId(self.count(|facts| next(&mut facts.next_user)));

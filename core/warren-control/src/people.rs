@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use warren_crypto::UnixTime;
-use warren_wire::{NodeId, UserId};
+use warren_wire::{NodeId, UserId, is_deceptive};
 
 use crate::command::{Answer, Refusal, RegisterRefusal};
 use crate::event::Event;
@@ -227,9 +227,9 @@ fn wanted_name(person: &Person, id: UserId) -> String {
     if names::is_user_name(login) { login.to_owned() } else { format!("person-{}", id.0) }
 }
 
-/// One line without control characters.
+/// One line without characters that only deceive.
 fn plain(text: &str) -> String {
-    cut(text, LONGEST).chars().filter(|c| !c.is_control()).collect::<String>().trim().to_owned()
+    cut(text, LONGEST).chars().filter(|c| !is_deceptive(*c)).collect::<String>().trim().to_owned()
 }
 
 fn known_groups(person: &Person) -> BTreeSet<String> {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use warren_wire::{CapMap, Hostinfo, Node as WireNode, NodeName, Service, UserId, UserProfile, cap};
+use warren_wire::{CapMap, Hostinfo, Node as WireNode, NodeName, Service, UserId, UserProfile, cap, is_deceptive};
 
 use crate::presence::Present;
 use crate::register::{TAGGED_LOGIN, TAGGED_NAME, cut};
@@ -115,9 +115,9 @@ fn shown_hostinfo(said: &Hostinfo) -> Hostinfo {
     }
 }
 
-/// At most 255 bytes, without what JSON escapes.
+/// At most 255 bytes, without what JSON escapes and what only deceives whoever reads it.
 fn plain(text: &str) -> String {
-    cut(text, 255).chars().filter(|c| !c.is_control() && *c != '"' && *c != '\\').collect()
+    cut(text, 255).chars().filter(|c| !is_deceptive(*c) && *c != '"' && *c != '\\').collect()
 }
 
 /// A person as maps show them.

@@ -461,7 +461,9 @@ impl Staged {
         };
         let kept_out = is_kept_out && registered != Registered::Approved;
         let approved = !kept_out && (approved || !self.settings.device_approval);
-        let expiry = self.fresh_expiry(&owner, sooner(request.expiry, until), now);
+        // A time in the past is no wish for a shorter one, and must not hide that the sign-in ends.
+        let asked = request.expiry.filter(|asked| *asked > now);
+        let expiry = self.fresh_expiry(&owner, sooner(asked, until), now);
         let hostname = cut(request.hostinfo.as_ref().map_or("", |hostinfo| hostinfo.hostname.as_str()), 255).to_owned();
         let node = match existing {
             Some(old) => {

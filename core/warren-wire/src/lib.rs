@@ -44,7 +44,7 @@ pub use map::{
     ClientVersion, ControlDialPlan, ControlIpCandidate, Debug, DisplayAction, DisplayMessage, Endpoint, EndpointKind,
     MapRequest, MapResponse, PeerChange, PingRequest, PingResponse, TkaInfo,
 };
-pub use name::{InvalidName, NodeName};
+pub use name::{InvalidName, NodeName, is_deceptive};
 pub use node::Node;
 pub use register::{AuthKey, LOGOUT_EXPIRY, RegisterAuth, RegisterRequest, RegisterResponse};
 pub use relay_map::{HomeParams, HomeParamsUpdate, RelayMap, RelayMapUpdate, RelayNode, RelayRegion};

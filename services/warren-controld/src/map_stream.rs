@@ -27,7 +27,7 @@ use warren_wire::{MapRequest, MapResponse, NodeId, framing};
 
 use crate::clock;
 use crate::noise_endpoint::Machine;
-use crate::register::{BODY_DEADLINE, LARGEST_OF_A_STRANGER, LARGEST_REQUEST, refuse_old};
+use crate::register::{BODY_DEADLINE, LARGEST_OF_A_STRANGER, LARGEST_REQUEST, not_understood, refuse_old};
 use crate::service::Shared;
 
 /// A client that has not taken one frame in this time has given up on the stream itself.
@@ -48,7 +48,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
     };
     let request: MapRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
-        Err(error) => return answer::text(StatusCode::BAD_REQUEST, &format!("not a map request: {error}")),
+        Err(error) => return not_understood("a map request", &error),
     };
     if let Some(too_old) = refuse_old(request.version) {
         return too_old;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,6 +17,7 @@ use warren_crypto::channel::early::EarlyPayload;
 use warren_crypto::{ChallengePublic, MachinePublic, MachineSecret};
 use warren_io::answer::{self, Body};
 use warren_io::control_dial::{HANDSHAKE_HEADER, PROTOCOL};
+use warren_io::debug_counters;
 use warren_io::http_upgrade;
 use warren_io::listener::Peer;
 use warren_io::noise_stream::NoiseStream;
@@ -44,6 +45,28 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Bytes of one stream that wait for a slow client in our memory.
 const SEND_BUFFER: usize = 256 << 10;
 
+/// Control channels that came to nothing, by reason. Anybody can make them, so they are counted and not logged.
+#[derive(Debug, Default)]
+pub(crate) struct DroppedChannels {
+    /// A request for `/ts2021` that is not one.
+    requests: AtomicU64,
+    /// Not a Noise handshake with this server, or none in time.
+    handshakes: AtomicU64,
+    /// Opened, and then something in it was not ours: a record that does not open, or no HTTP/2.
+    contents: AtomicU64,
+}
+
+impl DroppedChannels {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let rows = [("request", &self.requests), ("handshake", &self.handshakes), ("content", &self.contents)];
+        debug_counters::dropped(&rows.map(|(reason, count)| (reason, count.load(Ordering::Relaxed))))
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
 /// Who speaks inside a channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -62,28 +85,40 @@ pub(crate) async fn upgrade(shared: Arc<Shared>, request: Request<Incoming>, pee
     if web_socket::is_wanted(request.headers()) {
         return by_web_socket(shared, request, peer);
     }
-    if request.method() != Method::POST {
-        return answer::text(StatusCode::METHOD_NOT_ALLOWED, "use POST, or GET for a WebSocket");
-    }
-    let Some(protocol) = http_upgrade::wanted(request.headers()) else {
-        let hint = "missing next protocol; a proxy on the way must forward POST requests that ask for an upgrade";
-        return answer::text(StatusCode::BAD_REQUEST, hint);
+    let initiation = match initiation(&request) {
+        Ok(initiation) => initiation,
+        Err((status, why)) => {
+            count(&shared.dropped.requests);
+            return answer::text(status, why);
+        }
     };
-    if !protocol.eq_ignore_ascii_case(PROTOCOL) {
-        return answer::text(StatusCode::BAD_REQUEST, "unknown next protocol");
-    }
-    let initiation = request.headers().get(HANDSHAKE_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
-    let Ok(initiation) = base64::engine::general_purpose::STANDARD.decode(initiation) else {
-        return answer::text(StatusCode::BAD_REQUEST, "the handshake header is not base64");
-    };
-    if initiation.is_empty() {
-        return answer::text(StatusCode::BAD_REQUEST, "missing handshake header");
-    }
     let (response, upgrading) = http_upgrade::accept(request, PROTOCOL);
     // An error is the client's: it left before the answer.
     let opening = async { upgrading.await.ok() };
     spawn(Arc::clone(&shared), serve(shared, opening, initiation, First::Challenge, peer));
     response
+}
+
+/// The first message of the handshake, from a request that asks for the upgrade; or why it does not.
+fn initiation<B>(request: &Request<B>) -> Result<Vec<u8>, (StatusCode, &'static str)> {
+    if request.method() != Method::POST {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "use POST, or GET for a WebSocket"));
+    }
+    let Some(protocol) = http_upgrade::wanted(request.headers()) else {
+        let hint = "missing next protocol; a proxy on the way must forward POST requests that ask for an upgrade";
+        return Err((StatusCode::BAD_REQUEST, hint));
+    };
+    if !protocol.eq_ignore_ascii_case(PROTOCOL) {
+        return Err((StatusCode::BAD_REQUEST, "unknown next protocol"));
+    }
+    let initiation = request.headers().get(HANDSHAKE_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
+    let Ok(initiation) = base64::engine::general_purpose::STANDARD.decode(initiation) else {
+        return Err((StatusCode::BAD_REQUEST, "the handshake header is not base64"));
+    };
+    if initiation.is_empty() {
+        return Err((StatusCode::BAD_REQUEST, "missing handshake header"));
+    }
+    Ok(initiation)
 }
 
 /// The same for clients in browsers (control-protocol.md §3.2): the initiation comes in the query.
@@ -99,11 +134,14 @@ fn by_web_socket(shared: Arc<Shared>, request: Request<Incoming>, peer: Peer) ->
         Err(refused) => return refused,
     };
     let (opening, is_agreed) = (accepted.opening, accepted.is_agreed);
-    let tasks = Arc::clone(&shared);
+    let (tasks, dropped) = (Arc::clone(&shared), Arc::clone(&shared.dropped));
     spawn(tasks, async move {
         let stream = async {
             // An error is the client's: it left before the answer.
             let stream = opening.await.ok()?;
+            if !is_agreed || initiation.is_none() {
+                count(&dropped.requests);
+            }
             match &initiation {
                 _ if !is_agreed => stream.refuse("a control server speaks the subprotocol of its Noise channel").await,
                 None => stream.refuse("missing or malformed handshake parameter").await,
@@ -155,15 +193,21 @@ async fn serve<T>(
         match NoiseStream::accept(io, &shared.noise_key, &initiation, early, &mut random).await {
             Ok(opened) => Some(opened),
             Err(error) => {
+                count(&shared.dropped.handshakes);
                 tracing::debug!(peer = %peer.address, %error, "no Noise channel");
                 None
             }
         }
     };
-    let Ok(Some((stream, key))) = tokio::time::timeout(HANDSHAKE, opening).await else { return };
+    let Ok(opened) = tokio::time::timeout(HANDSHAKE, opening).await else {
+        count(&shared.dropped.handshakes);
+        return;
+    };
+    let Some((stream, key)) = opened else { return };
     let busy = Arc::new(());
     let channel = ChannelId(shared.next_channel.fetch_add(1, Ordering::Relaxed));
     let machine = Machine { key, channel, from: peer.address.ip().to_canonical(), busy: Arc::clone(&busy) };
+    let dropped = Arc::clone(&shared.dropped);
     let service = service_fn(move |request| {
         let (shared, machine) = (Arc::clone(&shared), machine.clone());
         async move {
@@ -190,8 +234,25 @@ async fn serve<T>(
     };
     // How a client leaves is its own affair; what it asked is answered or dropped by the handlers.
     if let Err(error) = ended {
+        if !has_left(&error) {
+            count(&dropped.contents);
+        }
         tracing::debug!(peer = %peer.address, %error, "a control channel ended");
     }
+}
+
+/// Whether a connection ended because the client left, as opposed to said something that cannot be.
+fn has_left(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(found) = cause {
+        if let Some(error) = found.downcast_ref::<std::io::Error>() {
+            let gone = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+            return gone.contains(&error.kind());
+        }
+        cause = found.source();
+    }
+    error.is_timeout() || error.is_closed() || error.is_canceled()
 }
 
 /// Returns when nobody has held `busy` at two looks in a row.

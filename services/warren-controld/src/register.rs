@@ -36,7 +36,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
     };
     let request: RegisterRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
-        Err(error) => return answer::text(StatusCode::BAD_REQUEST, &format!("not a registration: {error}")),
+        Err(error) => return not_understood("a registration", &error),
     };
     if let Some(too_old) = refuse_old(request.version) {
         return too_old;
@@ -65,6 +65,18 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
         // Not the machine's fault, so its client shall try again by itself.
         Err(error @ CommandError::Unavailable(_)) => answer::text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
+}
+
+/// Status 400, and where the JSON is wrong: not by its own words, which may be a join key's.
+pub(crate) fn not_understood(what: &str, error: &serde_json::Error) -> Response<Body> {
+    use serde_json::error::Category;
+    let problem = match error.classify() {
+        Category::Io | Category::Eof => "it ends too early",
+        Category::Syntax => "it is not JSON",
+        Category::Data => "a value is not of the kind that belongs there",
+    };
+    let (line, column) = (error.line(), error.column());
+    answer::text(StatusCode::BAD_REQUEST, &format!("not {what}: {problem}, at line {line}, column {column}"))
 }
 
 /// Status 400 and the reason for clients that are too old (§4.2, §6.5).

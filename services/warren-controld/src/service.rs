@@ -11,6 +11,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use warren_control::{Actor, Answer, Command, Control, RowsError, What};
 use warren_crypto::{MachinePublic, MachineSecret};
 use warren_io::answer::{self, Body};
+use warren_io::debug_counters;
 use warren_io::listener::{self, Peer};
 use warren_io::local_socket::{self, LocalListener, OpenTo};
 use warren_io::routes::Routes;
@@ -23,7 +24,7 @@ use crate::ask_node::{self, Bells};
 use crate::concerns::Concerns;
 use crate::config::{Config, ConfigError};
 use crate::download::Download;
-use crate::noise_endpoint::{self, Machine};
+use crate::noise_endpoint::{self, DroppedChannels, Machine};
 use crate::oidc::{self, SignIn};
 use crate::random::Seeds;
 use crate::registry::{CommandError, Registry};
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) ssh_checks: SshChecks,
     /// The number of the next Noise channel.
     pub(crate) next_channel: AtomicU64,
+    /// Control channels that came to nothing.
+    pub(crate) dropped: Arc<DroppedChannels>,
     /// The longest silence on a map stream.
     pub(crate) keep_alive: Duration,
     pub(crate) download: Download,
@@ -177,6 +180,7 @@ impl Service {
                 bells: Bells::default(),
                 ssh_checks: SshChecks::default(),
                 next_channel: AtomicU64::new(1),
+                dropped: Arc::default(),
                 keep_alive: config.keep_alive_interval,
                 download,
                 policy_file: config.policy_file.clone(),
@@ -257,6 +261,12 @@ impl Service {
         self.shared.download.sha256().await.map(str::to_owned)
     }
 
+    /// What came in by the control channel and was dropped, as `/debug/counters` shows it. Outlives the service.
+    pub fn counters(&self) -> impl Fn() -> serde_json::Value + Send + Sync + 'static {
+        let dropped = Arc::clone(&self.shared.dropped);
+        move || dropped.to_json()
+    }
+
     /// What this service answers on a shared public port.
     pub fn routes(&self) -> Routes<Peer> {
         let shared = || Arc::clone(&self.shared);
@@ -268,6 +278,7 @@ impl Service {
             }};
         }
         let (for_upgrade, for_sign_in) = (shared(), shared());
+        let counters = self.counters();
         Routes::new()
             .at("/ts2021", move |request, peer| noise_endpoint::upgrade(Arc::clone(&for_upgrade), request, peer))
             .at("/key", to!(key))
@@ -275,6 +286,10 @@ impl Service {
             .at("/machine/ping-response", to!(ask_node::ping_response))
             .at("/health", to!(health))
             .at("/version", |_, _| async { version() })
+            .at("/debug/counters", move |_, peer: Peer| {
+                let answer = debug_counters::answer(&peer, serde_json::Value::Null, &[("control", counters())]);
+                async move { answer }
+            })
             .at("/robots.txt", |_, _| async { answer::text(StatusCode::OK, "User-agent: *\nDisallow: /") })
             .at("/", to!(pages::root))
             .at("/join", to!(pages::join))

@@ -1,15 +1,20 @@
 //! What a relay answers by HTTP.
 
+use std::sync::Arc;
+
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use serde_json::Value;
 use warren_io::answer::{self, Body};
+use warren_io::debug_counters;
 use warren_io::http_upgrade;
 use warren_io::listener::Peer;
 use warren_io::routes::Routes;
 use warren_io::web_socket::{self, Origins};
 
 use crate::relay::Relay;
+use crate::stun::StunCounters;
 use crate::{connection, fast_start};
 
 const PROTOCOL: &str = "DERP";
@@ -35,18 +40,19 @@ impl Relay {
             .at("/generate_204", |request, _| async move { generate_204(&request) })
     }
 
-    /// `/debug/counters` for callers on this machine. Not for a listener behind a proxy, which makes everybody local.
-    pub fn debug_routes(&self) -> Routes<Peer> {
+    /// `/debug/counters` for callers on this machine: the relay's, its STUN server's, and what `others` says by name.
+    pub fn debug_routes(
+        &self,
+        stun: Arc<StunCounters>,
+        others: impl Fn() -> Vec<(&'static str, Value)> + Send + Sync + 'static,
+    ) -> Routes<Peer> {
         let relay = self.clone();
         Routes::new().at("/debug/counters", move |_, peer: Peer| {
-            let counters = relay.counters();
-            async move {
-                if peer.address.ip().to_canonical().is_loopback() {
-                    answer::json(&counters)
-                } else {
-                    answer::text(StatusCode::FORBIDDEN, "only for this machine itself")
-                }
-            }
+            let own = serde_json::to_value(relay.counters()).unwrap_or_default(); // plain numbers
+            let mut all = others();
+            all.push(("stun", stun.to_json()));
+            let answer = debug_counters::answer(&peer, own, &all);
+            async move { answer }
         })
     }
 }
@@ -73,7 +79,7 @@ fn upgrade(relay: &Relay, origins: &Origins, request: Request<Incoming>, peer: P
     if is_fast {
         peer.mute.silence();
     }
-    let inner = std::sync::Arc::clone(relay.inner());
+    let inner = Arc::clone(relay.inner());
     relay.inner().tasks.spawn(async move {
         // An error is the client's: it left before the answer.
         if let Ok(stream) = upgrading.await {
@@ -90,7 +96,7 @@ fn by_web_socket(relay: &Relay, origins: &Origins, request: Request<Incoming>, p
         Ok(accepted) => accepted,
         Err(refused) => return refused,
     };
-    let inner = std::sync::Arc::clone(relay.inner());
+    let inner = Arc::clone(relay.inner());
     relay.inner().tasks.spawn(async move {
         match accepted.opening.await {
             Ok(stream) if accepted.is_agreed => connection::attend(inner, peer.address.ip(), stream).await,

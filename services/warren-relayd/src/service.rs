@@ -161,7 +161,11 @@ impl Prepared {
     /// Serves until `shutdown` turns true, then ends every connection.
     pub async fn run(self, shutdown: watch::Receiver<bool>) -> Counters {
         let tls = self.tls;
-        let routes = self.relay.routes(self.origins).merge(self.relay.debug_routes()).merge(self.shown.routes());
+        let routes = self
+            .relay
+            .routes(self.origins)
+            .merge(self.relay.debug_routes(Arc::clone(&self.stun_counters), Vec::new))
+            .merge(self.shown.routes());
         let routes = Arc::new(routes);
         let serving = listener::serve(self.listener, Arc::clone(&routes), Some(tls), self.caps, shutdown.clone());
         let plain = async {

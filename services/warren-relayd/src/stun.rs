@@ -29,6 +29,16 @@ pub struct StunCounters {
     pub ignored: AtomicU64,
 }
 
+impl StunCounters {
+    /// As `/debug/counters` shows them.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let ignored = self.ignored.load(Ordering::Relaxed);
+        let mut json = warren_io::debug_counters::dropped(&[("not-a-request", ignored)]);
+        json["answered"] = self.answered.load(Ordering::Relaxed).into();
+        json
+    }
+}
+
 /// Binds a socket; `[::]` also takes IPv4 on systems as they come (`net.ipv6.bindv6only = 0`).
 ///
 /// # Errors
@@ -163,7 +173,17 @@ mod tests {
             assert_eq!(from.ip().to_string(), asked);
             assert_eq!(stun::decode_response(&answer[..count]), Ok((id, client.local_addr().expect("an address"))));
         }
-        assert_eq!(counters.answered.load(Ordering::Relaxed), 2);
+        for garbage in [&b"\x00\x01\x00\x14\x21\x12\xa4\x42"[..], b"", &[0xff; 1400]] {
+            client.send_to(garbage, ("127.0.0.1", port)).await.expect("sent");
+        }
+        let ignored = async {
+            while counters.ignored.load(Ordering::Relaxed) < 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ignored).await.expect("garbage is counted");
+        let expect = serde_json::json!({ "answered": 2, "dropped": { "not-a-request": 3 } });
+        assert_eq!(counters.to_json(), expect);
         stop.send(true).expect("still serving");
         serving.await.expect("ended");
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`udp`] | datagrams in bursts |
 //! | [`listener`] | the one public port, TLS and plain side by side, with caps ([`door`](listener::Caps)) and deadlines |
+//! | [`debug_counters`] | what was dropped, by reason |
 //! | [`routes`] | which handler answers which path; services merge their tables |
 //! | [`answer`] | small answers, and request bodies with a cap and a deadline |
 //! | [`http_upgrade`] | connections that become something else, both ends |
@@ -25,6 +26,7 @@ pub mod acme;
 pub mod answer;
 pub mod certificates;
 pub mod control_dial;
+pub mod debug_counters;
 mod dialled_tcp;
 mod door;
 pub mod exchange;

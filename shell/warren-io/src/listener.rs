@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::answer::{self, Body};
 use crate::certificates::ACME_PROTOCOL;
+use crate::debug_counters::{ListenerCounters, count};
 use crate::door::Door;
 pub use crate::door::{Caps, Ticket};
 use crate::mute::Mutable;
@@ -57,6 +58,8 @@ pub struct Peer {
     pub is_tls: bool,
     /// Keep it as long as an upgraded stream lives, so that it goes on counting.
     pub ticket: Arc<Ticket>,
+    /// What came to nothing at this listener.
+    pub counters: Arc<ListenerCounters>,
     /// Leaves the head of an answer unsaid, for protocols that begin without one.
     pub mute: Mute,
 }
@@ -130,6 +133,7 @@ pub async fn serve(
 ) {
     allow_many_files();
     let door = Door::new(caps);
+    let counters = Arc::new(ListenerCounters::default());
     let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
     let mut connections = JoinSet::new();
     loop {
@@ -141,8 +145,9 @@ pub async fn serve(
         match accepted {
             Ok((stream, address)) => {
                 let (ticket, evicted) = door.enter(address.ip());
-                let attended = attend(stream, address, ticket, Arc::clone(&routes), acceptor.clone());
-                connections.spawn(until_evicted(attended, evicted));
+                let caller = Caller { address, ticket, counters: Arc::clone(&counters) };
+                let attended = attend(stream, caller, Arc::clone(&routes), acceptor.clone());
+                connections.spawn(until_evicted(attended, evicted, Arc::clone(&counters)));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -156,7 +161,11 @@ pub async fn serve(
     connections.shutdown().await;
 }
 
-async fn until_evicted(attended: impl Future<Output = ()>, evicted: oneshot::Receiver<()>) {
+async fn until_evicted(
+    attended: impl Future<Output = ()>,
+    evicted: oneshot::Receiver<()>,
+    counters: Arc<ListenerCounters>,
+) {
     let evicted = async {
         if evicted.await.is_err() {
             std::future::pending::<()>().await; // grown up: nobody sends it away any more
@@ -164,14 +173,20 @@ async fn until_evicted(attended: impl Future<Output = ()>, evicted: oneshot::Rec
     };
     tokio::select! {
         () = attended => {}
-        () = evicted => {}
+        () = evicted => count(&counters.too_many),
     }
+}
+
+/// Whose connection it is, before anything was asked.
+struct Caller {
+    address: SocketAddr,
+    ticket: Arc<Ticket>,
+    counters: Arc<ListenerCounters>,
 }
 
 async fn attend(
     stream: TcpStream,
-    address: SocketAddr,
-    ticket: Arc<Ticket>,
+    caller: Caller,
     routes: Arc<Routes<Peer>>,
     acceptor: Option<tokio_rustls::TlsAcceptor>,
 ) {
@@ -197,10 +212,15 @@ async fn attend(
         }
     });
     // Whatever goes wrong here is the other side's doing, and everybody may do it: not a line in the log.
-    let Ok(Ok(opened)) = opened.await else { return };
-    match opened {
-        Opened::Plain(stream) => speak(stream, address, false, ticket, routes).await,
-        Opened::Tls(stream) => speak(*stream, address, true, ticket, routes).await,
+    match opened.await {
+        Ok(Ok(Opened::Plain(stream))) => speak(stream, caller, false, routes).await,
+        Ok(Ok(Opened::Tls(stream))) => speak(*stream, caller, true, routes).await,
+        Ok(Err(error)) => match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => count(&caller.counters.silent),
+            io::ErrorKind::ConnectionAborted => {} // an authority's look
+            _ => count(&caller.counters.not_tls),
+        },
+        Err(_) => count(&caller.counters.silent),
     }
 }
 
@@ -209,13 +229,14 @@ enum Opened {
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
-async fn speak<T>(stream: T, address: SocketAddr, is_tls: bool, ticket: Arc<Ticket>, routes: Arc<Routes<Peer>>)
+async fn speak<T>(stream: T, caller: Caller, is_tls: bool, routes: Arc<Routes<Peer>>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mute = Mute::default();
     let stream = Mutable::new(stream, mute.clone());
-    let peer = Peer { address, is_tls, ticket, mute };
+    let Caller { address, ticket, counters } = caller;
+    let peer = Peer { address, is_tls, ticket, counters: Arc::clone(&counters), mute };
     let service = service_fn(move |request| {
         let (peer, routes) = (peer.clone(), Arc::clone(&routes));
         async move { Ok::<_, Infallible>(answer(request, peer, &routes).await) }
@@ -223,13 +244,19 @@ where
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(LARGEST_HEAD);
     // An error is the client's: it left, or sent something that is not HTTP.
-    let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    match http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+        Err(error) if error.is_parse() => count(&counters.not_http),
+        Err(error) if error.is_timeout() => count(&counters.slow),
+        Ok(()) | Err(_) => {}
+    }
 }
 
 async fn answer(request: Request<Incoming>, peer: Peer, routes: &Routes<Peer>) -> Response<Body> {
+    let counters = Arc::clone(&peer.counters);
     let mut response = if peer.ticket.grow() {
         routes.answer(request, peer).await
     } else {
+        count(&counters.too_many);
         let mut full = answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many connections; try again later");
         full.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         full

@@ -15,6 +15,8 @@ use nix::unistd::Pid;
 pub struct Machine {
     name: String,
     folder: PathBuf,
+    /// Environment variables of all that runs here.
+    variables: Vec<(String, String)>,
     /// As it was before anything of ours ran.
     found: RefCell<Host>,
 }
@@ -23,13 +25,25 @@ impl Machine {
     /// Makes the namespace `name`, loopback up, with an empty folder below `folder`.
     pub fn new(name: &str, folder: &Path) -> Machine {
         prepare();
-        let machine = Machine { name: name.to_string(), folder: folder.join(name), found: RefCell::default() };
+        let machine = Machine {
+            name: name.to_string(),
+            folder: folder.join(name),
+            variables: Vec::new(),
+            found: RefCell::default(),
+        };
         std::fs::create_dir_all(&machine.folder).expect("a folder for the machine");
         shell(&format!("ip netns add {name} && ip -n {name} link set lo up"));
         machine.sysctl("net.ipv6.conf.all.accept_dad=0");
         machine.sysctl("net.ipv6.conf.default.accept_dad=0");
         machine.note_as_found();
         machine
+    }
+
+    /// Gives an environment variable to everything that is started here from now on.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Machine {
+        self.variables.push((name.to_string(), value.to_string()));
+        self
     }
 
     /// What is here now is not ours: to be called once the machine is built.
@@ -93,6 +107,7 @@ impl Machine {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program.as_ref());
         command.env("HOME", &self.folder).env("XDG_STATE_HOME", self.folder.join("state"));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.env_remove("XDG_RUNTIME_DIR").current_dir(&self.folder).stdin(Stdio::null());
         command
     }

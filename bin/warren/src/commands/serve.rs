@@ -127,6 +127,7 @@ async fn serve_control(mut config: warren_controld::Config, shutdown: watch::Rec
         Some(address) => Some(stun::bind(address).await.with_context(|| format!("listen for STUN on UDP {address}"))?),
         None => None,
     };
+    let stun_counters = Arc::<stun::StunCounters>::default();
     let service = Service::open(&config).await?;
     let mut routes = service.routes();
     let mut relay = None;
@@ -136,7 +137,10 @@ async fn serve_control(mut config: warren_controld::Config, shutdown: watch::Rec
         let may_enter = service.admission();
         let may_enter = admission::by(move |key, source| std::future::ready(may_enter.admits(&key, source)));
         let beside = Relay::new(secret, ServerConfig::default(), may_enter, random);
-        routes = routes.merge(beside.routes(config.origins()?)).merge(beside.debug_routes());
+        let counters = service.counters();
+        // Its `/debug/counters` has the control server's, too, and comes before the one without the relay's.
+        let debug = beside.debug_routes(Arc::clone(&stun_counters), move || vec![("control", counters())]);
+        routes = debug.merge(routes).merge(beside.routes(config.origins()?));
         relay = Some(beside);
     }
     if let Some(shown) = &shown {
@@ -168,7 +172,7 @@ async fn serve_control(mut config: warren_controld::Config, shutdown: watch::Rec
     };
     let answering_stun = async {
         if let Some(socket) = stun_socket {
-            stun::serve(socket, Arc::default(), shutdown.clone()).await;
+            stun::serve(socket, stun_counters, shutdown.clone()).await;
         }
     };
     let mut registry = service.admission();

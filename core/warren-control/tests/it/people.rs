@@ -255,6 +255,11 @@ fn a_sign_in_bounds_the_key_and_an_old_one_lets_nobody_in() {
     let id = visit(&mut world, 2, 21);
     let Ok(Answer::Node(node)) = world.ask(what(id, late)) else { panic!("refused") };
     assert_eq!(node.expiry, world.wall.checked_add(Duration::from_secs(7200)));
+    // A machine that asks for a time in the past has no say in when the sign-in ends.
+    let asks_past = register(3, 31, None, |request| request.expiry = Some(UnixTime::from_secs(9)));
+    let Ok(Answer::Register(RegisterAnswer::Visit(id))) = world.ask(asks_past) else { panic!("refused") };
+    let Ok(Answer::Node(node)) = world.ask(what(id, soon)) else { panic!("refused") };
+    assert_eq!(node.expiry, soon);
 }
 
 #[test]

@@ -564,6 +564,21 @@ fn a_person_is_forgotten_with_their_nodes_when_that_is_said() {
 }
 
 #[test]
+fn a_node_that_was_put_out_stays_out_when_it_is_given_to_a_person() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let key = world.key(None, &["tag:srv"], REUSABLE);
+    let node = world.join(1, 11, &key).id;
+    world.ask(What::ExpireNode { node, at: None }).expect("granted");
+    let ended = world.node(node).expiry;
+    world.ask(What::MoveNode { node, user: ann }).expect("granted");
+    let row = world.node(node);
+    assert!(row.expired && row.expiry == ended && ended.is_some(), "{row:?}");
+    world.ask(What::DisableExpiry { node }).expect("granted");
+    assert!(!world.node(node).expired, "and an operator can let it in again");
+}
+
+#[test]
 fn a_node_moves_between_people_and_tags_and_keeps_its_place() {
     let lifetime = Some(Duration::from_secs(86_400));
     let mut world = World::with(warren_control::Settings { key_lifetime: lifetime, ..settings() });

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use warren_control::register::RegisterAnswer;
-use warren_control::{Actor, Answer, Command, What};
+use warren_control::{Actor, Answer, AuthId, Command, Person, Refusal, What};
 use warren_controld::{CommandError, Overrides};
 use warren_crypto::{MachineSecret, NodeSecret};
 use warren_io::listener::Caps;
 use warren_wire::{AuthKey, CapabilityVersion, Hostinfo, RegisterAuth, RegisterRequest};
 
+use crate::client::Machine;
 use crate::world::{World, start, start_with};
 
 const CLAIMANTS: u8 = 100;
@@ -55,6 +56,62 @@ async fn of_a_hundred_machines_one_gets_the_one_off_key() {
             if refusal.to_string() == "authkey already used")));
         let nodes = world.registry.snapshot();
         assert_eq!(nodes.registry().node_count() - before, 1);
+    }
+}
+
+#[tokio::test]
+async fn the_same_through_a_hundred_noise_channels() {
+    let world = start().await;
+    let key = world.join_key(false).await;
+    let mut machines = Vec::new();
+    for seed in 0..CLAIMANTS {
+        machines.push(Machine::new(&world, seed + 1, "racer").await);
+    }
+    let mut running = JoinSet::new();
+    for machine in machines {
+        let request = machine.register_request(Some(&key));
+        running.spawn(async move { machine.register(&request).await });
+    }
+    let answers = running.join_all().await;
+    let (winners, losers): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.machine_authorized);
+    assert_eq!(winners.len(), 1);
+    assert!(losers.iter().all(|loser| loser.error == "authkey already used"));
+    assert_eq!(world.registry.snapshot().registry().node_count(), 1);
+}
+
+#[tokio::test]
+async fn a_waiting_machine_is_settled_once_however_many_say_so_at_once() {
+    let world = start().await;
+    let ann = world.registry.snapshot().registry().users().next().expect("ann").id;
+    for seed in [1, 2, 3] {
+        let machine = Machine::new(&world, seed, "waiting").await;
+        let link = machine.register(&machine.register_request(None)).await.auth_url;
+        let id = AuthId::from_link(&link).expect("a link");
+        let before = world.registry.snapshot().registry().node_count();
+        // Operators, the person at the provider, and somebody who says no.
+        let claim = |number: u8| match number % 3 {
+            0 => What::ApproveRegistration { id, user: ann },
+            1 => What::RejectRegistration { id },
+            _ => {
+                let subject = number.to_string();
+                let person = Person { issuer: "https://id.example".into(), subject, ..Person::default() };
+                What::Enrol { id, person: Box::new(person), refresh: None, until: None }
+            }
+        };
+        let answers = race(&world, (0..CLAIMANTS).map(|number| Command::by_server(claim(number)))).await;
+        let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.is_ok());
+        assert_eq!(won.len(), 1, "{won:?}");
+        assert!(lost.iter().all(|answer| matches!(
+            answer,
+            Err(CommandError::Refused(Refusal::NotFound { kind: "registration", .. }))
+        )));
+        let snapshot = world.registry.snapshot();
+        let nodes = snapshot.registry().node_count() - before;
+        assert_eq!(nodes, usize::from(matches!(won[0], Ok(Answer::Node(_)))));
+        // Whoever lost is nobody here either.
+        let people = snapshot.registry().users().filter(|user| user.issuer != "local").count();
+        let owned = snapshot.registry().nodes().filter(|node| node.owner.user() != Some(ann)).count();
+        assert_eq!(people, owned);
     }
 }
 

@@ -102,14 +102,22 @@ impl Machine {
     }
 
     pub async fn ask(&self, method: Method, path: &str, body: &impl serde::Serialize) -> (StatusCode, Bytes) {
-        let response = self.send(method, path, body).await;
+        self.say(method, path, serde_json::to_vec(body).expect("plain data")).await
+    }
+
+    /// Any bytes as a request's body.
+    pub async fn say(&self, method: Method, path: &str, body: Vec<u8>) -> (StatusCode, Bytes) {
+        let response = self.send_bytes(method, path, body).await;
         let status = response.status();
         let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("in time");
         (status, body.expect("whole").to_bytes())
     }
 
     async fn send(&self, method: Method, path: &str, body: &impl serde::Serialize) -> http::Response<Incoming> {
-        let body = serde_json::to_vec(body).expect("plain data");
+        self.send_bytes(method, path, serde_json::to_vec(body).expect("plain data")).await
+    }
+
+    async fn send_bytes(&self, method: Method, path: &str, body: Vec<u8>) -> http::Response<Incoming> {
         let request = Request::builder()
             .method(method)
             .uri(format!("https://unused{path}"))

@@ -26,12 +26,12 @@ pub async fn get(world: &World, path: &str) -> (u16, String) {
 }
 
 /// Says `bytes`, which ask for the connection to be closed, and returns everything that comes back.
-async fn raw(world: &World, bytes: &[u8]) -> Vec<u8> {
+pub async fn raw(world: &World, bytes: &[u8]) -> Vec<u8> {
     converse(world, bytes, false).await
 }
 
 /// `is_all`: says also that nothing more will come, which no whole request needs.
-async fn converse(world: &World, bytes: &[u8], is_all: bool) -> Vec<u8> {
+pub async fn converse(world: &World, bytes: &[u8], is_all: bool) -> Vec<u8> {
     let talk = async {
         let mut stream = TcpStream::connect(world.address).await.expect("listening");
         // A server that has heard enough may close while we still speak.

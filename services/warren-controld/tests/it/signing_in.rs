@@ -26,7 +26,7 @@ fn settings(provider: &Provider) -> Overrides {
     }
 }
 
-async fn both(change: impl FnOnce(&mut Overrides)) -> (Provider, World) {
+pub async fn both(change: impl FnOnce(&mut Overrides)) -> (Provider, World) {
     log::listen();
     let provider = Provider::start().await;
     let mut said = settings(&provider);
@@ -36,13 +36,13 @@ async fn both(change: impl FnOnce(&mut Overrides)) -> (Provider, World) {
 }
 
 /// A device at its link, with its follow-up already waiting.
-struct Device {
-    machine: Machine,
+pub struct Device {
+    pub machine: Machine,
     link: Url,
 }
 
 impl Device {
-    async fn new(world: &World, seed: u8, hostname: &str) -> Self {
+    pub async fn new(world: &World, seed: u8, hostname: &str) -> Self {
         let machine = Machine::new(world, seed, hostname).await;
         let link = machine.register(&machine.register_request(None)).await.auth_url;
         Self { machine, link: Url::parse(&link).expect("a link") }
@@ -60,7 +60,7 @@ impl Device {
 }
 
 /// From the link to the question.
-async fn sign_in(browser: &mut Browser, device: &Device) -> Page {
+pub async fn sign_in(browser: &mut Browser, device: &Device) -> Page {
     browser.open(&device.start()).await
 }
 
@@ -168,6 +168,38 @@ async fn an_answer_counts_in_the_browser_that_asked_and_once() {
     assert_eq!(browser.post(&question.url, &add).await.status, 303);
     refused(&browser.post(&question.url, &add).await, 400, "This sign-in was begun in another browser");
     assert_eq!(nodes(&world).await, 1);
+}
+
+#[tokio::test]
+async fn of_a_hundred_answers_and_a_hundred_forms_at_once_one_counts() {
+    let (provider, world) = both(|_| {}).await;
+    let device = Device::new(&world, 1, "a").await;
+    let mut browser = Browser::default();
+    let away = browser.get(&device.start()).await.location();
+    let back = browser.get(&away).await.location();
+    let mut callbacks = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (mut browser, back) = (browser.clone(), back.clone());
+        callbacks.spawn(async move { browser.get(&back).await });
+    }
+    let pages = callbacks.join_all().await;
+    let (on, refused): (Vec<_>, Vec<_>) = pages.iter().partition(|page| page.status == 303);
+    assert_eq!(on.len(), 1);
+    assert!(refused.iter().all(|page| page.status == 400 && page.body.contains("was used before")));
+    assert_eq!(provider.state().asked.len(), 1, "the code is redeemed once");
+
+    let question = browser.open(&on[0].location()).await;
+    let token = question.field("token");
+    let mut forms = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let (mut browser, url, token) = (browser.clone(), question.url.clone(), token.clone());
+        let verdict = if number % 2 == 0 { "add" } else { "refuse" };
+        forms.spawn(async move { browser.post(&url, &[("token", &token), ("verdict", verdict)]).await.status });
+    }
+    let statuses = forms.join_all().await;
+    assert_eq!(statuses.iter().filter(|status| **status == 303).count(), 1, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [303, 400].contains(status)), "{statuses:?}");
+    assert!(nodes(&world).await <= 1);
 }
 
 #[tokio::test]

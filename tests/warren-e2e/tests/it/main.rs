@@ -16,4 +16,5 @@ mod official;
 mod paths;
 mod policy;
 mod quickstart;
+mod secrets;
 mod signing_in;
