@@ -58,6 +58,9 @@ impl Node {
             BackendState::NeedsLogin => {
                 let text = match &self.last_error {
                     Some(error) => format!("You are logged out. The last login error was: {error}"),
+                    None if self.disowned => {
+                        "The control server does not know this device any more; sign in again.".into()
+                    }
                     None if self.self_expired(now, wall) => "The key of this device has expired; sign in again.".into(),
                     None => "You are logged out.".into(),
                 };

@@ -232,8 +232,23 @@ impl Node {
             return self.back_off(Next::Register { followup }, now);
         }
         self.last_error = None;
+        if !self.login_asked && !self.self_expired(now, wall) {
+            self.forget_map();
+        }
         self.notices.push_back(Notice::BrowseToUrl(url.clone()));
         self.register(Some(url), now, wall);
+    }
+
+    /// The server shows the door to a node that held itself for one of its own: somebody deleted it while it was away. Its
+    /// addresses may be another's by now, so they are given up at once, and a restart does not bring them back. The key
+    /// stays: a server that was set back and mended knows it again.
+    fn forget_map(&mut self) {
+        self.disowned = self.profile().keys.registered;
+        if self.profile_mut().map.take().is_some() {
+            self.plan_due = true;
+            self.persist_now();
+            self.notices.push_back(Notice::NetMap);
+        }
     }
 
     fn finish_login(&mut self, answer: RegisterResponse, now: Instant) {
@@ -273,6 +288,7 @@ impl Node {
         self.auth_key = None;
         self.login_asked = false;
         self.renewed_at_once = false;
+        self.disowned = false;
         self.last_error = None;
         self.use_identity(now);
         self.persist_now();
@@ -365,6 +381,7 @@ impl Node {
         self.login_asked = false;
         self.renew_key = false;
         self.renewed_at_once = false;
+        self.disowned = false;
         self.hold_trying = self.profile().keys.trying.is_some() && self.profile().keys.registered;
         self.last_error = None;
         self.failures = 0;

@@ -62,6 +62,8 @@ pub struct Node {
     pub(crate) renew_key: bool,
     /// That new key was made because the server called the old one expired, just now.
     pub(crate) renewed_at_once: bool,
+    /// The server did not know our key any more when it was last asked.
+    pub(crate) disowned: bool,
     /// After a restart: the known key goes first, a key that was being tried waits.
     pub(crate) hold_trying: bool,
     pub(crate) failures: u32,
@@ -118,6 +120,7 @@ impl Node {
             login_asked: false,
             renew_key: false,
             renewed_at_once: false,
+            disowned: false,
             hold_trying: keys.trying.is_some() && keys.registered,
             failures: 0,
             mapped_at: None,
@@ -322,6 +325,8 @@ impl Node {
             return Err(CommandError::NoControlServer);
         }
         let reply = self.edit_prefs(edit)?;
+        // Who starts a node waits for word of its state, also where nothing changes.
+        self.state_told = None;
         if auth_key.is_some() {
             self.auth_key = auth_key;
         }
@@ -353,6 +358,10 @@ impl Node {
                     self.use_identity(now);
                 }
                 self.forget_conversation();
+            } else if self.profile().prefs.advertise_tags != before.advertise_tags {
+                // Tags are given or refused when a node registers, and then only.
+                self.close_control();
+                self.failures = 0;
             }
             self.persist_now();
             self.notices.push_back(Notice::Prefs(Box::new(self.profile().prefs.clone())));

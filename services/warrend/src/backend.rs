@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use warren_api::local::{
     LoginProfile, MaskedPrefs, NetcheckReport, Notify, PingKind, PingResult, Prefs, StartOptions, Status, WhoIs,
 };
@@ -17,8 +17,11 @@ use warren_wire::{AuthKey, RelayMap};
 use crate::local_api::{Backend, Refusal, Stream, WhoIsQuestion};
 use crate::{metrics, shapes};
 
-/// The node gives a ping up by itself after some ten seconds; this is for a node that hangs.
-const PING_PATIENCE: Duration = Duration::from_secs(30);
+/// Who pings says by hanging up how long to wait; nobody waits longer than this.
+const PING_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two questions of one ping that has no answer yet: the first may be lost while relays and paths are still being
+/// connected, and nobody should wait until it is given up.
+const PING_AGAIN: Duration = Duration::from_secs(1);
 
 /// A whole look at the network has rounds of STUN and of HTTPS, a few seconds each.
 const NETCHECK_PATIENCE: Duration = Duration::from_secs(20);
@@ -77,7 +80,14 @@ impl Backend for NodeBackend {
     }
 
     async fn prefs(&self) -> Result<Prefs, Refusal> {
-        self.handle.ask(|node, _, _| shapes::prefs(node.prefs())).await.map_err(stopped)
+        let asked = self.handle.ask(|node, now, wall| {
+            let active = match node.handle_command(Command::ListProfiles, now, wall) {
+                Ok(Reply::Profiles(all)) => all.into_iter().find(|profile| profile.is_active),
+                _ => None,
+            };
+            Prefs { config: active.as_ref().and_then(shapes::config), ..shapes::prefs(node.prefs()) }
+        });
+        asked.await.map_err(stopped)
     }
 
     async fn edit_prefs(&self, edit: MaskedPrefs) -> Result<Prefs, Refusal> {
@@ -150,21 +160,31 @@ impl Backend for NodeBackend {
         };
         // News from before the question, so that the answer cannot be missed.
         let mut news = self.handle.watch().await.map_err(stopped)?;
-        let result = match self.command(Command::Ping { ip, kind, size }).await? {
-            Reply::Pinged(result) => result,
-            Reply::Ping(number) => {
-                let answer = async {
-                    while let Some(notice) = news.recv().await {
-                        match notice {
-                            Notice::Ping { number: answered, result } if answered == number => return Some(result),
-                            _ => {}
-                        }
-                    }
-                    None
-                };
-                timeout(PING_PATIENCE, answer).await.ok().flatten().ok_or_else(|| no_answer("the ping"))?
+        let give_up = Instant::now() + PING_PATIENCE;
+        let mut asked = Vec::new();
+        let result = loop {
+            match self.command(Command::Ping { ip, kind, size }).await? {
+                Reply::Pinged(result) => break result,
+                Reply::Ping(number) if Instant::now() < give_up => asked.push(number),
+                _ => return Err(no_answer("the ping")),
             }
-            _ => return Err(no_answer("the ping")),
+            let answer = async {
+                while let Some(notice) = news.recv().await {
+                    match notice {
+                        // One that was given up says nothing about the others.
+                        Notice::Ping { number, result } if asked.contains(&number) && result.error.is_empty() => {
+                            return Some(result);
+                        }
+                        _ => {}
+                    }
+                }
+                None
+            };
+            match timeout(PING_AGAIN, answer).await {
+                Ok(Some(result)) => break result,
+                Ok(None) => return Err(no_answer("the ping")),
+                Err(_) => {}
+            }
         };
         let mut shape = shapes::ping(&result);
         if result.region.is_some() {

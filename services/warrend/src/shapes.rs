@@ -182,6 +182,18 @@ pub(crate) fn prefs(prefs: &warren_node::Prefs) -> Prefs {
     shape
 }
 
+/// The field's preferences say who is signed in: by that the stock command line knows that `up` alone means "go on".
+/// Secret keys, which stand beside it on the disk there, are never said.
+pub(crate) fn config(active: &ProfileSummary) -> Option<serde_json::Value> {
+    let is_in = !active.user.login_name.is_empty();
+    is_in.then(|| serde_json::json!({ "UserProfile": active.user, "NodeID": active.node_id.to_string() }))
+}
+
+/// Whether somebody who repeats what we said means to set more than that.
+fn has_keys(config: &serde_json::Value) -> bool {
+    config.as_object().is_some_and(|config| config.keys().any(|name| name.ends_with("Key")))
+}
+
 /// An edit that makes the preferences so. `server_key` pins the control server; without it a pin stays as long as the
 /// server's address does.
 ///
@@ -196,7 +208,7 @@ pub(crate) fn edit(
         (wanted.drive_shares.as_ref().is_some_and(|shares| !shares.is_empty()), "file sharing"),
         (wanted.advertise_services.as_ref().is_some_and(|services| !services.is_empty()), "advertising services"),
         (wanted.notepad_urls, "notepad URLs"),
-        (wanted.config.as_ref().is_some_and(|config| !config.is_null()), "setting keys by preferences"),
+        (wanted.config.as_ref().is_some_and(has_keys), "setting keys by preferences"),
     ] {
         if asked {
             return Err(format!("{what} is not built yet in this node"));
@@ -455,6 +467,30 @@ mod tests {
             ..warren_node::Prefs::default()
         };
         assert_eq!(edit(prefs(&kept), &kept, None).unwrap(), PrefsEdit::all(kept));
+    }
+
+    #[test]
+    fn preferences_say_who_is_signed_in_and_what_they_say_may_be_repeated() {
+        let mut user = warren_wire::UserProfile { login_name: "ann".into(), ..Default::default() };
+        let mut profile = ProfileSummary {
+            id: warren_node::ProfileId("ab12".into()),
+            name: String::new(),
+            domain: String::new(),
+            dns_suffix: String::new(),
+            user: user.clone(),
+            node_id: warren_wire::StableId("7".into()),
+            control_url: String::new(),
+            is_active: true,
+        };
+        let said = config(&profile).expect("somebody is signed in");
+        assert_eq!((said["UserProfile"]["LoginName"].as_str(), said["NodeID"].as_str()), (Some("ann"), Some("7")));
+        let current = warren_node::Prefs::default();
+        let taken = |config| edit(Prefs { config, ..prefs(&current) }, &current, None).is_ok();
+        assert!(taken(Some(said)) && taken(None));
+        assert!(!taken(Some(serde_json::json!({ "PrivateNodeKey": "privkey:01" }))));
+        user.login_name.clear();
+        profile.user = user;
+        assert_eq!(config(&profile), None, "nobody is");
     }
 
     #[test]

@@ -193,6 +193,12 @@ impl Run {
             }
             self.pass(Duration::from_millis(100));
         }
+        while let Some(node) = self.lab.clings_to_addresses(|node| self.model.reaches_control(node)) {
+            if self.lab.elapsed() > begin + SETTLED_BY {
+                return Err(self.failure(format!("{node:?} was deleted, could know it, and shows its addresses still")));
+            }
+            self.pass(Duration::from_millis(100));
+        }
         // What changes no peer (a port of a rule) is told just as fast, but cannot be waited for.
         self.pass(Duration::from_secs(1));
         self.model.tell();

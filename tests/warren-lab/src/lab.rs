@@ -355,7 +355,16 @@ impl Lab {
 
     // Checks that need no model.
 
-    /// Addresses are one's own, and stay.
+    /// A node that was deleted, could learn of it, and shows its addresses still. `can_learn`: it can reach the server.
+    pub fn clings_to_addresses(&mut self, can_learn: impl Fn(NodeNo) -> bool) -> Option<NodeNo> {
+        let nodes = &self.nodes;
+        // Who has given them up is a node like any other again: what it gets next is its own.
+        self.forgotten.retain(|node| !nodes[node.0].mesh_addrs.is_empty());
+        self.forgotten.iter().copied().find(|node| can_learn(*node))
+    }
+
+    /// Addresses are one's own, and stay. Nodes that do not know yet that they were deleted are left out
+    /// ([`Lab::clings_to_addresses`]).
     ///
     /// # Errors
     /// In words.

@@ -338,8 +338,13 @@ impl Model {
 
     /// Whether the control server has this node's attention.
     pub fn is_told(&self, node: NodeNo) -> bool {
+        self.reaches_control(node) && self.is_member(node)
+    }
+
+    /// Whether the node can ask the control server, which may not want it.
+    pub fn reaches_control(&self, node: NodeNo) -> bool {
         let machine = self.machine(node);
-        self.control_is_up && machine.is_running && !machine.is_cut && self.is_member(node)
+        self.control_is_up && machine.is_running && !machine.is_cut
     }
 
     /// Whether the node is in and its key is good.

@@ -1,17 +1,12 @@
 //! `warren ping`: does a node answer, by which path, how fast, and if not directly, why not.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use tokio::task::JoinSet;
-use warren_api::local::{Client, ClientError, PingKind, PingResult};
+use warren_api::local::{Client, PingKind, PingResult};
 
 use crate::{find, safe, words};
-
-/// Between two questions of one ping that has no answer yet.
-const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Args, Clone, Debug)]
 pub struct Ping {
@@ -53,7 +48,7 @@ pub async fn run(client: &Client, command: &Ping) -> Result<()> {
     let (mut sent, mut answered, mut why) = (0, 0, String::new());
     loop {
         sent += 1;
-        let probe = tokio::time::timeout(command.timeout, probe(client, ip, kind, command.size)).await;
+        let probe = tokio::time::timeout(command.timeout, client.ping(ip, kind, command.size)).await;
         match probe {
             Err(_) => println!("ping \"{}\" timed out", command.node),
             Ok(Err(error)) => return Err(error.into()),
@@ -91,19 +86,6 @@ pub async fn run(client: &Client, command: &Ping) -> Result<()> {
         bail!("direct connection not established{reason}");
     }
     Ok(())
-}
-
-/// Asks once a second until one of the questions is answered: the first one may be lost while relays and paths are still
-/// being connected, and a person should not wait the whole time-out for that.
-async fn probe(client: &Client, ip: IpAddr, kind: PingKind, size: usize) -> Result<PingResult, ClientError> {
-    let mut asked = JoinSet::new();
-    loop {
-        let client = client.clone();
-        asked.spawn(async move { client.ping(ip, kind, size).await });
-        if let Ok(Some(Ok(answer))) = tokio::time::timeout(AGAIN, asked.join_next()).await {
-            return answer;
-        }
-    }
 }
 
 fn show(command: &Ping, result: &PingResult, kind: PingKind) -> Result<()> {

@@ -53,6 +53,9 @@ pub async fn run(client: &Client, command: &StatusCommand) -> Result<()> {
     }
 }
 
+/// What the daemon's health says of every node that is out.
+const LOGGED_OUT: &str = "You are logged out.";
+
 async fn once(client: &Client, command: &StatusCommand) -> Result<()> {
     let mut status = client.status(command.peers).await?;
     if let (true, Some(peers)) = (command.active, status.peer.as_mut()) {
@@ -69,7 +72,10 @@ async fn once(client: &Client, command: &StatusCommand) -> Result<()> {
         Some(BackendState::NeedsLogin | BackendState::NoState) => {
             let visit =
                 if status.auth_url.is_empty() { String::new() } else { format!(" Log in at: {}", status.auth_url) };
-            bail!("Logged out.{visit}");
+            // Why, where there is more to say than that.
+            let why: String =
+                status.health.iter().filter(|text| *text != LOGGED_OUT).map(|text| format!(" {text}")).collect();
+            bail!("Logged out.{why}{visit}");
         }
         Some(BackendState::NeedsMachineAuth) => bail!("Machine is not yet approved by the network's operator."),
         _ => bail!("unexpected state: {}", status.backend_state),

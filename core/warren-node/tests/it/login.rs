@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use warren_crypto::UnixTime;
-use warren_node::{BackendState, Command, ControlEvent, Notice};
+use warren_node::{BackendState, Command, ControlEvent, Notice, PrefsEdit};
 
 use crate::rig::{Rig, answer, first_map, map, success};
 
@@ -246,4 +246,39 @@ fn a_login_page_that_is_no_web_page_is_refused() {
     let (id, _) = rig.asked().register.unwrap();
     rig.say(id, answer(|answer| answer.auth_url = "file:///etc/passwd".into()));
     assert!(rig.notices().iter().all(|notice| !matches!(notice, Notice::BrowseToUrl(_))));
+}
+
+#[test]
+fn a_node_that_was_deleted_while_it_was_away_gives_its_addresses_up_and_says_why() {
+    let mut rig = Rig::joined().restarted();
+    assert_eq!(rig.state(), BackendState::Running, "away, it trusts what it knows");
+    let (id, _) = rig.asked().register.unwrap();
+    rig.say(id, answer(|answer| answer.auth_url = PAGE.into()));
+    let status = rig.node.status(rig.now, rig.wall);
+    assert_eq!((status.state, status.auth_url.as_str()), (BackendState::NeedsLogin, PAGE));
+    assert!(status.addresses.is_empty() && status.peers.is_empty() && status.self_node.is_none());
+    assert!(!rig.reaches("100.64.0.2"));
+    assert!(status.health.iter().any(|item| item.text.contains("does not know this device any more")));
+    rig.asked();
+    // Another start does not bring them back, and a server that knows the node after all lets it in as it was.
+    let mut rig = rig.restarted();
+    assert!(rig.node.status(rig.now, rig.wall).addresses.is_empty());
+    let stream = rig.back();
+    rig.say(stream, map(&first_map("")));
+    assert_eq!(rig.state(), BackendState::Running);
+    assert!(rig.reaches("100.64.0.2"));
+}
+
+#[test]
+fn a_node_that_wants_other_tags_registers_again_and_keeps_running_meanwhile() {
+    let mut rig = Rig::joined();
+    let tags = Some(vec!["tag:web".to_owned()]);
+    rig.notices();
+    rig.command(Command::Start { auth_key: None, prefs: PrefsEdit { advertise_tags: tags, ..PrefsEdit::default() } })
+        .unwrap();
+    assert!(rig.notices().contains(&Notice::State(BackendState::Running)), "who starts a node waits for this");
+    let (id, request) = rig.asked().register.expect("else the server would not judge them");
+    assert_eq!(request.hostinfo.unwrap().request_tags, ["tag:web"]);
+    rig.say(id, success());
+    assert!(rig.asked().stream.is_some() && rig.reaches("100.64.0.2"));
 }
