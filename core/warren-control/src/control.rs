@@ -357,8 +357,12 @@ impl Control {
 
     /// All registrations that wait.
     pub fn all_waiting(&self, now: UnixTime) -> Vec<(AuthId, Waiting)> {
-        let open = |(id, _): &(AuthId, &Waiting)| self.state.pending.get(*id, now).is_some_and(|w| w.verdict.is_none());
-        self.state.pending.iter().filter(open).map(|(id, waiting)| (id, waiting.clone())).collect()
+        self.state.pending.undecided(now).map(|(id, waiting)| (id, waiting.clone())).collect()
+    }
+
+    /// The registrations that wait, to look things up in.
+    pub fn pending(&self) -> Pending {
+        self.state.pending.clone()
     }
 
     pub(crate) fn draft(&self) -> Draft {

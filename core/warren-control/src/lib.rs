@@ -75,7 +75,7 @@ pub use control::{Control, Stale};
 pub use event::{Event, Impact, impact};
 pub use map_session::{Next, Session};
 pub use node_set::NodeSet;
-pub use pending::{AuthId, NotAnAuthId, Verdict, Waiting};
+pub use pending::{AuthId, NotAnAuthId, Pending, Verdict, Waiting};
 pub use people::Person;
 pub use presence::{Presence, Present};
 pub use register::RegisterAnswer;

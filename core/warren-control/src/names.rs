@@ -21,18 +21,21 @@ pub fn is_tag(text: &str) -> bool {
     })
 }
 
-/// Short names of people: what can stand before an `@` and in a policy. Letters, digits, `-`, `_`, `.` and an optional
-/// domain after one `@`; begins with a letter; at most 255 bytes.
+/// Names of people: a short one, of letters, digits, `-`, `_` and `.` and with a letter first, or an e-mail address as
+/// mail has them (RFC 5322, dot-atom), but for `*`, `/`, `|` and backticks; at most 255 bytes.
 pub fn is_user_name(text: &str) -> bool {
-    let mut parts = text.split('@');
     let plain = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
+    let local = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'+-=?^_{}~.".contains(&b))
+    };
     text.len() <= 255
-        && text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && parts.next().is_some_and(plain)
-        && parts.next().is_none_or(plain)
-        && parts.next().is_none()
+        && match text.split_once('@') {
+            None => text.starts_with(|c: char| c.is_ascii_alphabetic()) && plain(text),
+            Some((name, domain)) => local(name) && plain(domain),
+        }
 }
 
 /// Names that programs ask for without anybody having meant a machine: with the mesh's domain searched, whoever had one
@@ -88,10 +91,25 @@ mod tests {
         for bad in ["web", "tag:", "tag:1a", "tag:a b", "tag:a,b", "tag:ä"] {
             assert!(!is_tag(bad), "{bad}");
         }
-        for good in ["ann", "ann.b_c-1", "ann@example.net"] {
+        for good in
+            ["ann", "ann.b_c-1", "ann@example.net", "ann+mesh@example.net", "o'brien@example.net", "7@example.net"]
+        {
             assert!(is_user_name(good), "{good}");
         }
-        for bad in ["", "1ann", "a b", "a@b@c", "ann@", "@ann", "ann/../x", "tag:x"] {
+        for bad in [
+            "",
+            "1ann",
+            "a b",
+            "a@b@c",
+            "ann@",
+            "@ann",
+            "ann/../x",
+            "tag:x",
+            "ann+x",
+            "*@example.net",
+            "+x@example.net",
+            "a/b@c",
+        ] {
             assert!(!is_user_name(bad), "{bad}");
         }
     }

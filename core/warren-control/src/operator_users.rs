@@ -86,7 +86,7 @@ impl Staged {
     /// Whether `of`, or somebody new, may be called this: what others are called, or have as their address, is theirs.
     pub(crate) fn check_user_name(&self, name: &str, of: Option<UserId>) -> Result<(), Refusal> {
         if !names::is_user_name(name) {
-            let rule = "begin with a letter; letters, digits, - _ . and one @ are allowed";
+            let rule = "a short name of letters, digits, - _ . that begins with a letter, or an e-mail address";
             return Err(Refusal::Invalid(format!("{name:?} cannot be a user name: {rule}")));
         }
         let is_anothers = self.state.registry.users().any(|user| Some(user.id) != of && user.is_called(name));

@@ -114,7 +114,7 @@ pub enum Verdict {
 
 /// All that wait. Copies share until written.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pending {
+pub struct Pending {
     entries: Arc<BTreeMap<AuthId, Waiting>>,
 }
 
@@ -138,7 +138,7 @@ impl Pending {
     }
 
     /// The entry, unless its time is over.
-    pub(crate) fn get(&self, id: AuthId, now: UnixTime) -> Option<&Waiting> {
+    pub fn get(&self, id: AuthId, now: UnixTime) -> Option<&Waiting> {
         self.entries.get(&id).filter(|waiting| !is_over(waiting, now))
     }
 
@@ -152,8 +152,15 @@ impl Pending {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (AuthId, &Waiting)> {
-        self.entries.iter().map(|(id, waiting)| (*id, waiting))
+    /// All that wait for a verdict.
+    pub fn undecided(&self, now: UnixTime) -> impl Iterator<Item = (AuthId, &Waiting)> {
+        let open = self.entries.iter().filter(move |(_, waiting)| waiting.verdict.is_none() && !is_over(waiting, now));
+        open.map(|(id, waiting)| (*id, waiting))
+    }
+
+    /// Whether these are copies of which neither was written since.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.entries, &other.entries)
     }
 
     fn forget_old(&mut self, now: UnixTime) {

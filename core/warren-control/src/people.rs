@@ -214,12 +214,16 @@ impl Staged {
     }
 }
 
-/// What a person would be called if nobody else were: by an address that is theirs, else by the name that they sign in
-/// with. The latter never looks like an address, since anybody could choose it.
+/// What a person would be called if nobody else were: by an address that is theirs; only where the provider names none,
+/// by the name that they sign in with. The latter never looks like an address, since anybody could choose it.
 fn wanted_name(person: &Person, id: UserId) -> String {
     let email = person.email.to_lowercase();
     if email.len() <= LONGEST - 21 && email.contains('@') && names::is_user_name(&email) {
         return email;
+    }
+    if !email.is_empty() {
+        // Somebody who has an address is not called by what they chose themselves, odd as the address may be.
+        return format!("person-{}", id.0);
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let login: String = person.login.to_lowercase().chars().map(|c| if allowed(c) { c } else { '-' }).collect();

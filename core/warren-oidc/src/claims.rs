@@ -120,9 +120,9 @@ impl Claims {
         self.expires
     }
 
-    /// Whether a claim of this name is there at all.
+    /// Whether a claim of this name, or at the end of this path of names with dots, is there at all.
     pub fn has(&self, name: &str) -> bool {
-        self.all.contains_key(name)
+        crate::profile::find(&self.all, name).is_some()
     }
 
     /// What the userinfo endpoint says about a person who signed in before, where a refresh brought no ID token. The
@@ -150,6 +150,9 @@ impl Claims {
         }
         // An address and whether it is verified belong together, so both come from the same place.
         let has_email = self.all.contains_key("email");
+        if !has_email {
+            self.all.remove("email_verified");
+        }
         for (name, value) in info {
             if name == "email_verified" && has_email {
                 continue;
@@ -266,6 +269,11 @@ mod tests {
         let both = claims.clone().with_userinfo(info.to_string().as_bytes()).expect("the same person");
         assert_eq!((both.all["email"].as_str(), both.has("email_verified")), (Some("ann@example.net"), false));
         assert_eq!(both.all["groups"], json!(["dev"]));
+        // What the token says of no address says nothing of another place's.
+        let flag = verify(|c| c["email_verified"] = true.into()).expect("verified");
+        let info = json!({ "sub": "42", "email": "boss@example.net" }).to_string();
+        let both = flag.with_userinfo(info.as_bytes()).expect("the same person");
+        assert_eq!((both.all["email"].as_str(), both.has("email_verified")), (Some("boss@example.net"), false));
         let other = json!({ "sub": "43" }).to_string();
         assert_eq!(claims.clone().with_userinfo(other.as_bytes()), Err(ClaimsError::Subject));
         assert_eq!(claims.with_userinfo(b"[]"), Err(ClaimsError::Missing("userinfo")));

@@ -35,6 +35,9 @@ pub enum ProfileError {
     /// No address, where one is required.
     #[error("the provider names no e-mail address for this account; is the scope \"email\" granted?")]
     NoEmail,
+    /// An address that cannot be one. To cut it would make somebody else's of it.
+    #[error("the e-mail address of this account is too long or has control characters")]
+    OddEmail,
     /// An address that nobody has checked.
     #[error("the e-mail address of this account has not been verified by the provider")]
     Unverified,
@@ -48,7 +51,10 @@ impl Claims {
     /// [`ProfileError`].
     pub fn profile(&self, groups_claim: &str, verified_email: bool) -> Result<Profile, ProfileError> {
         let text = |name: &str| self.all.get(name).and_then(Value::as_str).map(plain).unwrap_or_default();
-        let email = text("email");
+        let email = self.all.get("email").and_then(Value::as_str).unwrap_or_default().trim();
+        if email.len() > LONGEST || email.contains(char::is_control) {
+            return Err(ProfileError::OddEmail);
+        }
         // Some providers write the truth as a text.
         let is_verified = match self.all.get("email_verified") {
             Some(Value::Bool(verified)) => *verified,
@@ -66,7 +72,7 @@ impl Claims {
             issuer: self.issuer.clone(),
             subject: self.subject.clone(),
             login: text("preferred_username"),
-            email: if email.contains('@') { email } else { String::new() },
+            email: if email.contains('@') { email.to_owned() } else { String::new() },
             display_name: text("name"),
             picture_url: if picture_url.starts_with("https://") { picture_url } else { String::new() },
             groups: groups(&self.all, groups_claim),
@@ -75,7 +81,7 @@ impl Claims {
 }
 
 /// A claim by its name, or else by a path of names with dots (`realm_access.roles`).
-fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+pub(crate) fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     claims.get(name).or_else(|| {
         let (first, rest) = name.split_once('.')?;
         find(claims.get(first)?.as_object()?, rest)
@@ -123,6 +129,8 @@ mod tests {
             (json!({ "email": "a@b.c" }), false, Ok("a@b.c")),
             (json!({ "email": "no address" }), false, Ok("")),
             (json!({}), false, Ok("")),
+            (json!({ "email": format!("{}@b.c", "a".repeat(252)) }), false, Err(ProfileError::OddEmail)),
+            (json!({ "email": "a\n@b.c", "email_verified": true }), true, Err(ProfileError::OddEmail)),
         ] {
             let found = claims(all.clone()).profile("groups", verified_email);
             assert_eq!(found.as_ref().map(|p| p.email.as_str()), expect.as_ref().copied(), "{all}");

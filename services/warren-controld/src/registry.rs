@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use warren_control::{Answer, AuthId, ChannelId, Command, Refusal, Snapshot, Waiting};
+use warren_control::{Answer, AuthId, ChannelId, Command, Pending, Refusal, Snapshot, Waiting};
 use warren_wire::{DnsRecord, MapRequest, NodeId, RelayMap};
+
+use crate::clock;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -12,6 +14,7 @@ pub struct Registry {
     inputs: mpsc::UnboundedSender<Queued>,
     room: Arc<Semaphore>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    pending: watch::Receiver<Pending>,
 }
 
 /// What the writer is told, and the place that it takes in the queue until then. The end of a stream takes none: a guard
@@ -45,13 +48,6 @@ pub(crate) enum Input {
     /// A router gave a sign of life.
     Alive(NodeId),
     ExtraRecords(Vec<DnsRecord>),
-    Waiting {
-        id: AuthId,
-        reply: oneshot::Sender<Option<Waiting>>,
-    },
-    AllWaiting {
-        reply: oneshot::Sender<Vec<(AuthId, Waiting)>>,
-    },
     /// Other relays, from now on.
     Relays(Box<RelayMap>),
     /// Does the database work?
@@ -85,6 +81,7 @@ pub(crate) struct WriterEnds {
     /// Routers that must show a sign of life.
     pub(crate) probes: mpsc::UnboundedSender<NodeId>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(crate) pending: watch::Sender<Pending>,
 }
 
 /// Full means that whoever asks waits: a wave of joins is slowed down, not refused.
@@ -96,10 +93,11 @@ impl Registry {
         // Bounded by the places in it and the number of open streams.
         let (input_sender, inputs) = mpsc::unbounded_channel();
         let (publisher, snapshots) = watch::channel(first);
-        let registry = Self { inputs: input_sender, room: Arc::new(Semaphore::new(QUEUE)), snapshots };
+        let (pending_publisher, pending) = watch::channel(Pending::default());
+        let registry = Self { inputs: input_sender, room: Arc::new(Semaphore::new(QUEUE)), snapshots, pending };
         // Bounded by the number of routers in a round, each asked for once in a while.
         let (probes, asked) = mpsc::unbounded_channel();
-        (registry, WriterEnds { inputs, probes, snapshots: publisher }, asked)
+        (registry, WriterEnds { inputs, probes, snapshots: publisher, pending: pending_publisher }, asked)
     }
 
     /// Has a command decided and committed. Once this has an answer, so have all who start the server again.
@@ -164,20 +162,15 @@ impl Registry {
         self.send(Input::Relays(Box::new(map))).await
     }
 
-    /// A registration that waits for an operator.
-    pub(crate) async fn waiting(&self, id: AuthId) -> Option<Waiting> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Input::Waiting { id, reply }).await.ok()?;
-        answer.await.ok()?
+    /// A registration that waits for an operator. A look at what the writer has published: anybody may look.
+    pub(crate) fn waiting(&self, id: AuthId) -> Option<Waiting> {
+        self.pending.borrow().get(id, clock::wall()).cloned()
     }
 
     /// All of them.
-    pub(crate) async fn all_waiting(&self) -> Vec<(AuthId, Waiting)> {
-        let (reply, answer) = oneshot::channel();
-        if self.send(Input::AllWaiting { reply }).await.is_err() {
-            return Vec::new();
-        }
-        answer.await.unwrap_or_default()
+    pub(crate) fn all_waiting(&self) -> Vec<(AuthId, Waiting)> {
+        let pending = self.pending.borrow().clone();
+        pending.undecided(clock::wall()).map(|(id, waiting)| (id, waiting.clone())).collect()
     }
 
     /// Whether writer and database answer.

@@ -135,12 +135,6 @@ impl Writer {
             Input::Alive(node) => self.control.handle_probe_answer(node),
             Input::ExtraRecords(records) => self.control.set_extra_records(records),
             Input::Relays(map) => self.control.set_relay_map(*map),
-            Input::Waiting { id, reply } => {
-                let _ = reply.send(self.control.waiting(id, clock::wall()).cloned());
-            }
-            Input::AllWaiting { reply } => {
-                let _ = reply.send(self.control.all_waiting(clock::wall()));
-            }
             Input::Check { reply } => {
                 let works = self.store.check().await;
                 if let Err(error) = &works {
@@ -178,6 +172,12 @@ impl Writer {
             self.ends.snapshots.send_replace(picture);
             self.last_picture = clock::now();
         }
+        self.ends.pending.send_if_modified(|known| {
+            let pending = self.control.pending();
+            let is_new = !known.is_same(&pending);
+            *known = pending;
+            is_new
+        });
         while let Some(node) = self.control.poll_probe() {
             let _ = self.ends.probes.send(node); // nobody asks any more while the server stops
         }

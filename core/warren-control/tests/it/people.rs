@@ -142,6 +142,16 @@ fn names_are_not_taken_over_and_a_login_never_looks_like_an_address() {
 }
 
 #[test]
+fn somebody_with_an_address_is_not_called_by_what_they_chose_themselves() {
+    let mut world = World::new();
+    let posing = |subject: &str, email: &str| Person { login: "alice".into(), ..person(subject, email) };
+    for (machine, email, expect) in [(1, "x+1@example.net", "x+1@example.net"), (2, "ä@example.net", "person-2")] {
+        let user = owner(&enrol(&mut world, machine, machine + 10, posing(&machine.to_string(), email)));
+        assert_eq!(name(&world, user), expect);
+    }
+}
+
+#[test]
 fn a_changed_address_stays_with_the_person_and_takes_the_name_along() {
     let mut world = World::new();
     let ann = owner(&enrol(&mut world, 1, 11, person("42", "ann@example.net")));

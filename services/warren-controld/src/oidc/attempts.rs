@@ -158,6 +158,11 @@ impl Attempts {
         Ok((device, back))
     }
 
+    /// Whether it was begun here, by whichever browser.
+    pub(super) fn knows(&self, state: &str) -> bool {
+        self.by_state.contains_key(state)
+    }
+
     fn find(&mut self, state: &str, cookie: &str, now: Instant) -> Result<&mut Attempt, Lost> {
         let is_open = |attempt: &&mut Attempt| now.saturating_duration_since(attempt.since) < LIFETIME;
         let attempt = self.by_state.get_mut(state).filter(is_open).ok_or(Lost::Unknown)?;

@@ -79,10 +79,25 @@ impl NotSignedIn {
         }
     }
 
+    /// Whether anybody can bring it about, without a link and a browser of ours: then it may not fill the log.
+    fn is_anybodys(&self) -> bool {
+        match self {
+            Self::Off | Self::NotWaiting(_) | Self::Lost(Lost::Unknown) => true,
+            Self::Incomplete | Self::Form | Self::Method(_) => true,
+            Self::Lost(Lost::OtherBrowser | Lost::Used | Lost::Form) => false,
+            Self::Declined { .. } | Self::Vouch { .. } | Self::Command { .. } => false,
+        }
+    }
+
     fn page(&self) -> Response<Body> {
         let registration = self.id().map(|id| id.to_string());
-        // Whether the provider or a person is at fault, somebody wants to know why it did not work.
-        tracing::warn!(registration = registration.as_deref(), reason = %self, "a sign-in was refused");
+        let registration = registration.as_deref();
+        if self.is_anybodys() {
+            tracing::debug!(registration, reason = %self, "a sign-in was refused");
+        } else {
+            // Whether the provider or a person is at fault, somebody wants to know why it did not work.
+            tracing::warn!(registration, reason = %self, "a sign-in was refused");
+        }
         pages::refused(self.status(), &self.to_string(), self.id())
     }
 }
@@ -96,7 +111,7 @@ pub(crate) async fn start(shared: Arc<Shared>, request: Request<Incoming>, peer:
         }
         let id = request.uri().path().strip_prefix("/oidc/start/").and_then(|id| id.parse::<AuthId>().ok());
         let id = id.ok_or(NotSignedIn::NotWaiting(None))?;
-        if shared.registry.waiting(id).await.is_none_or(|waiting| waiting.verdict.is_some()) {
+        if shared.registry.waiting(id).is_none_or(|waiting| waiting.verdict.is_some()) {
             return Err(NotSignedIn::NotWaiting(Some(id)));
         }
         let begun = sign_in.attempts().begin(id, peer.address.ip(), clock::now(), &mut shared.seeds.fork());
@@ -117,7 +132,7 @@ pub(crate) async fn callback(shared: Arc<Shared>, request: Request<Incoming>) ->
         let query = request.uri().query().unwrap_or_default();
         let fields = Fields::read(query.as_bytes());
         let state = fields.get("state").ok_or(NotSignedIn::Incomplete)?;
-        let cookie = cookie_of(request.headers(), state).ok_or(Lost::OtherBrowser)?;
+        let cookie = sign_in.cookie_of(request.headers(), state)?;
         let (id, login) = sign_in.attempts().take(state, cookie, clock::now())?;
         let vouch = |source| NotSignedIn::Vouch { id, source };
         sign_in.provider.check_issuer(fields.get("iss")).await.map_err(vouch)?;
@@ -146,7 +161,7 @@ pub(crate) async fn confirm(shared: Arc<Shared>, request: Request<Incoming>) -> 
     let answer = async {
         let sign_in = shared.sign_in.as_ref().ok_or(NotSignedIn::Off)?;
         let state = head.uri.path().strip_prefix("/oidc/confirm/").unwrap_or_default();
-        let cookie = cookie_of(&head.headers, state).ok_or(Lost::OtherBrowser)?;
+        let cookie = sign_in.cookie_of(&head.headers, state)?;
         match head.method {
             Method::GET => ask(&shared, sign_in, state, cookie).await,
             Method::POST => {
@@ -175,7 +190,7 @@ pub(crate) async fn confirm(shared: Arc<Shared>, request: Request<Incoming>) -> 
 
 async fn ask(shared: &Shared, sign_in: &SignIn, state: &str, cookie: &str) -> Result<Response<Body>, NotSignedIn> {
     let (id, back) = sign_in.attempts().look(state, cookie, clock::now())?;
-    let waiting = shared.registry.waiting(id).await.filter(|waiting| waiting.verdict.is_none());
+    let waiting = shared.registry.waiting(id).filter(|waiting| waiting.verdict.is_none());
     let waiting = waiting.ok_or(NotSignedIn::NotWaiting(Some(id)))?;
     Ok(pages::confirm(id, &waiting, &back.person, state, back.form_token.expose()))
 }
@@ -203,6 +218,14 @@ async fn carry_out(shared: &Shared, id: AuthId, back: Back, wanted: bool) -> Res
 impl SignIn {
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the browser that began this sign-in has.
+    fn cookie_of<'a>(&self, headers: &'a HeaderMap, state: &str) -> Result<&'a str, Lost> {
+        cookie_of(headers, state).ok_or_else(|| match self.attempts().knows(state) {
+            true => Lost::OtherBrowser,
+            false => Lost::Unknown,
+        })
     }
 
     /// Lax, because the provider sends the person back from another site. Only our own pages below `/oidc/` get it.
@@ -266,6 +289,17 @@ mod tests {
         assert_eq!(cookie_of(&headers, "stateoneREST"), Some("two"));
         assert_eq!(cookie_of(&headers, "abcdefgX"), None);
         assert_eq!(cookie_of(&headers, "ä"), None);
+    }
+
+    #[test]
+    fn what_anybody_can_bring_about_does_not_fill_the_log() {
+        for anybodys in [NotSignedIn::Off, NotSignedIn::Incomplete, Lost::Unknown.into(), NotSignedIn::NotWaiting(None)]
+        {
+            assert!(anybodys.is_anybodys(), "{anybodys}");
+        }
+        for ones in [Lost::OtherBrowser.into(), Lost::Used.into(), NotSignedIn::from(Lost::Form)] {
+            assert!(!ones.is_anybodys(), "{ones}");
+        }
     }
 
     #[test]

@@ -35,7 +35,15 @@ pub(super) struct ProviderLink {
     use_expiry_from_token: bool,
     wants_refresh: bool,
     tls: Arc<rustls::ClientConfig>,
-    discovered: Mutex<Option<(Instant, Arc<Provider>)>>,
+    discovered: Mutex<Discovered>,
+}
+
+/// What the last discovery brought.
+#[derive(Default)]
+struct Discovered {
+    found: Option<(Instant, Arc<Provider>)>,
+    /// When one failed last, and why.
+    failed: Option<(Instant, String)>,
 }
 
 /// Somebody whom the provider vouches for and who may join.
@@ -54,6 +62,9 @@ pub(super) enum VouchError {
     Unreachable(#[from] ExchangeError),
     #[error(transparent)]
     Provider(#[from] ProviderError),
+    /// As another who asked at the same time was told.
+    #[error("{0}")]
+    Discovery(String),
     #[error("the provider's {what} answered HTTP {status}")]
     Status { what: &'static str, status: u16 },
     #[error(transparent)]
@@ -102,7 +113,7 @@ impl ProviderLink {
             use_expiry_from_token: config.use_expiry_from_token,
             wants_refresh: config.refresh.is_some(),
             tls,
-            discovered: Mutex::new(None),
+            discovered: Mutex::default(),
         }
     }
 
@@ -172,8 +183,9 @@ impl ProviderLink {
     /// Completes the profile and holds it against the rules.
     async fn vouch(&self, provider: &Provider, claims: Claims, tokens: Tokens) -> Result<Vouched, VouchError> {
         // Small ID tokens are the rule; what is not in one, the userinfo endpoint may know.
-        let is_whole = ["email", "preferred_username", "name"].iter().all(|name| claims.has(name))
-            && (self.rules.groups.is_empty() || claims.has(&self.groups_claim));
+        // Groups too: policies go by them, and that a token leaves them out does not mean that there are none.
+        let wanted = ["email", "preferred_username", "name", &self.groups_claim];
+        let is_whole = wanted.iter().all(|name| claims.has(name));
         let expires = claims.expires();
         let claims = match &provider.userinfo {
             Some(_) if !is_whole => claims.with_userinfo(&self.userinfo(provider, &tokens.access).await?)?,
@@ -189,18 +201,36 @@ impl ProviderLink {
         Expected { issuer: &self.issuer, client_id: &self.client.client_id, nonce, subject }
     }
 
+    /// One question at a time; whoever came while it was under way has its answer, be it a failure.
     async fn discover(&self) -> Result<Arc<Provider>, VouchError> {
+        let came = clock::now();
         let mut discovered = self.discovered.lock().await;
-        if let Some((since, provider)) = &*discovered
+        if let Some((since, provider)) = &discovered.found
             && since.elapsed() < DISCOVERY_LIFETIME
         {
             return Ok(Arc::clone(provider));
         }
+        if let Some((failed, why)) = &discovered.failed
+            && *failed >= came
+        {
+            return Err(VouchError::Discovery(why.clone()));
+        }
+        match self.ask_discovery().await {
+            Ok(provider) => {
+                discovered.found = Some((clock::now(), Arc::clone(&provider)));
+                Ok(provider)
+            }
+            Err(error) => {
+                discovered.failed = Some((clock::now(), error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask_discovery(&self) -> Result<Arc<Provider>, VouchError> {
         let url = Provider::discovery_url(&self.issuer)?;
         let answer = self.get("discovery document", &url, None).await?;
-        let provider = Arc::new(Provider::parse(&self.issuer, &answer)?);
-        *discovered = Some((clock::now(), Arc::clone(&provider)));
-        Ok(provider)
+        Ok(Arc::new(Provider::parse(&self.issuer, &answer)?))
     }
 
     /// Asked for each time: a key that the provider has withdrawn must not count a minute longer.

@@ -16,7 +16,7 @@ pub(crate) async fn register(shared: Arc<Shared>, request: Request<Incoming>) ->
     let Ok(id) = id.parse::<AuthId>() else {
         return page(StatusCode::NOT_FOUND, "This link is not complete", &not_good("It was cut or mistyped."));
     };
-    let Some(waiting) = shared.registry.waiting(id).await else {
+    let Some(waiting) = shared.registry.waiting(id) else {
         let title = "This link is not good any more";
         return page(StatusCode::NOT_FOUND, title, &not_good("A device is let in once, within 15 minutes."));
     };

@@ -8,7 +8,7 @@ use warren_io::answer::{self, Body};
 use super::{Asked, RestError, nodes, nothing, user_id};
 
 pub(super) async fn list(asked: &Asked) -> Result<Response<Body>, RestError> {
-    let waiting = asked.shared.registry.all_waiting().await;
+    let waiting = asked.shared.registry.all_waiting();
     Ok(answer::json(&WaitingAnswer { waiting: waiting.iter().map(|(id, waiting)| shape(*id, waiting)).collect() }))
 }
 

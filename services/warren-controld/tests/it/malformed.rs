@@ -203,7 +203,7 @@ fn rows(foreign: &str) -> Vec<Row> {
     rows.extend([
         row(Admin, "POST /api/v1/user", "not JSON", "{", 400, problem),
         row(Admin, "POST /api/v1/user", "wrong types", "{\"name\":7}", 400, problem),
-        row(Admin, "POST /api/v1/user", "no name", "{}", 400, "\"\" cannot be a user name: begin with a letter"),
+        row(Admin, "POST /api/v1/user", "no name", "{}", 400, "\"\" cannot be a user name: a short name of letters"),
         row(
             Admin,
             "POST /api/v1/user",

@@ -152,7 +152,7 @@ async fn an_answer_counts_in_the_browser_that_asked_and_once() {
     let mut other_state = back.clone();
     let query = back.query().expect("a query").replacen("state=", "state=x", 1);
     other_state.set_query(Some(&query));
-    refused(&browser.get(&other_state).await, 400, "This sign-in was begun in another browser");
+    refused(&browser.get(&other_state).await, 400, "This sign-in is not known (any more)");
 
     let question = browser.open(&back).await;
     refused(&browser.get(&back).await, 400, "This answer of the provider was used before");
@@ -418,6 +418,17 @@ async fn a_server_that_stops_while_the_provider_answers_keeps_the_new_token() {
     let world = start_on(folder, said).await;
     until("two more questions", async || questions() > before + 1).await;
     assert!(!world.admin.nodes(None).await.expect("a list")[0].expired, "{:?}", provider.state().asked);
+}
+
+#[tokio::test]
+async fn groups_that_the_token_leaves_out_come_from_userinfo() {
+    let (provider, world) = both(|_| {}).await;
+    provider.state().twist =
+        Some(Box::new(|claims| drop(claims.as_object_mut().map(|claims| claims.remove("groups")))));
+    enrol(&world, &mut Browser::default(), 1).await;
+    let snapshot = world.registry.snapshot();
+    let groups: Vec<_> = snapshot.registry().sign_ins().flat_map(|row| row.groups.clone()).collect();
+    assert_eq!(groups, ["dev"]);
 }
 
 #[tokio::test]
