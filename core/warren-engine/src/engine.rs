@@ -208,10 +208,11 @@ impl Engine {
     /// As [`Paths::set_sockets`], and as [`Paths::rebound`] where `is_other_network`; keys are asked for anew by what ways
     /// there are then.
     pub fn set_sockets(&mut self, open: Vec<LocalSocket>, addrs: Vec<IpAddr>, is_other_network: bool, now: Instant) {
-        self.paths.set_sockets(open, addrs, now);
+        // First: whoever is called after this is not to be told of our old addresses.
         if is_other_network {
             self.paths.rebound(now);
         }
+        self.paths.set_sockets(open, addrs, now);
         self.pump(now);
     }
 

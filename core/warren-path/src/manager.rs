@@ -272,7 +272,7 @@ impl Paths {
             }
             self.announce(&key, now);
         }
-        self.netcheck.look_names_up_again();
+        self.netcheck.forget_network();
         self.netcheck.abandon();
         self.start_check(Depth::Full, now);
         self.search_again(now);

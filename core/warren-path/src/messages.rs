@@ -234,6 +234,16 @@ impl Paths {
         let endpoints: Vec<SocketAddr> = endpoints.iter().copied().filter(|addr| !is_overlay(&addr.ip())).collect();
         paths.candidates.set_in_call(&endpoints, now);
         paths.drop_best_if_gone();
+        // It has perhaps left the address that we trust: until that one answers again, packets go by the relay too.
+        let doubtful = paths.best.as_mut().filter(|best| !endpoints.contains(&best.measured.addr));
+        let doubtful = doubtful.map(|best| {
+            best.trusted_until = best.trusted_until.min(now);
+            best.measured.addr
+        });
+        if let Some(addr) = doubtful {
+            self.ping_direct(peer, addr, now);
+        }
+        let Some(paths) = self.peers.get_mut(&peer) else { return };
         if paths.last_call.is_none_or(|at| now >= at + CALL_INTERVAL) {
             paths.last_call = Some(now);
             paths.allow_round();

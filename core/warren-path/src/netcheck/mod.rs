@@ -125,9 +125,12 @@ impl Netcheck {
         self.running = Some(Check::new(sets, https, last.is_none(), sockets, now));
     }
 
-    /// The network under us is another one, and names may mean other addresses there.
-    pub fn look_names_up_again(&mut self) {
+    /// The network under us is another one: names may mean other addresses there, and nobody sees us as before.
+    pub fn forget_network(&mut self) {
         self.looked_up.clear();
+        if let Some(last) = &mut self.last {
+            last.seen.clear();
+        }
     }
 
     /// Gives up the running look: the network under it is another one.

@@ -52,6 +52,28 @@ fn a_lost_relay_does_not_disturb_a_direct_path() {
 }
 
 #[test]
+fn a_peer_that_calls_from_elsewhere_is_sent_to_by_the_relay_too_until_its_old_address_answers() {
+    for kind in [RouterKind::PortCone, RouterKind::Linux, RouterKind::Symmetric] {
+        let (mut world, a, b) = direct_pair();
+        let elsewhere = world.router(kind);
+        world.internet.move_host(b, elsewhere);
+        let now = world.internet.now();
+        world.at(b).paths.rebound(now);
+        world.refresh_sockets(b);
+        world.send(b, a);
+        world.run(1000);
+        let received = |world: &mut World| world.at(b).direct + world.at(b).relayed;
+        let before = received(&mut world);
+        for _ in 0..10 {
+            world.send(a, b);
+            world.run(100);
+        }
+        let count = received(&mut world) - before;
+        assert!(count >= 10, "{}: {count} of ten packets", kind.name());
+    }
+}
+
+#[test]
 fn a_node_that_moves_is_found_again() {
     let (mut world, a, b) = direct_pair();
     let elsewhere = world.router(RouterKind::Linux);
