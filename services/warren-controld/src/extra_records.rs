@@ -11,6 +11,7 @@ use warren_wire::DnsRecord;
 
 use crate::clock;
 use crate::registry::Registry;
+use crate::reload::Asked;
 
 /// How soon a change is seen.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -73,16 +74,24 @@ fn is_label(label: &str) -> bool {
     (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-/// Follows the file until `shutdown` turns true. A file that cannot be read leaves the last good one in force.
-pub(crate) async fn follow(path: PathBuf, registry: Registry, mut shutdown: watch::Receiver<bool>) {
+/// Follows the file until `shutdown` turns true, and reads it when it is `asked` for. A file that cannot be read leaves the
+/// last good one in force, and `problem` says why.
+pub(crate) async fn follow(
+    path: PathBuf,
+    registry: Registry,
+    mut asked: Asked,
+    problem: watch::Sender<Option<String>>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let mut seen = stamp(&path);
     loop {
-        tokio::select! {
+        let is_asked = tokio::select! {
             () = clock::told(&mut shutdown) => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+            () = asked.wait() => true,
+        };
         let now = stamp(&path);
-        if now == seen {
+        if now == seen && !is_asked {
             continue;
         }
         let file = path.clone();
@@ -90,9 +99,11 @@ pub(crate) async fn follow(path: PathBuf, registry: Registry, mut shutdown: watc
             Ok(Ok(records)) => {
                 tracing::info!(path = %path.display(), records = records.len(), "extra names were read again");
                 registry.set_extra_records(records).await;
+                problem.send_replace(None);
             }
             Ok(Err(reason)) => {
                 tracing::warn!(path = %path.display(), %reason, "extra names cannot be read; the last ones stay in force");
+                problem.send_replace(Some(format!("{}: {reason}; the last ones stay in force", path.display())));
             }
             Err(_) => continue,
         }

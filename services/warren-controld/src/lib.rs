@@ -8,6 +8,7 @@
 //! | `writer`, [`registry`] | the one task that decides and commits, and everybody's way to it |
 //! | `held` | requests that stay open until a person has decided |
 //! | `noise_endpoint`, `register`, `map_stream`, `ask_node` | what clients speak |
+//! | [`reload`] | files are read again when the operator says so |
 //! | `extra_records` | names from a file that is followed |
 //! | [`admission`] | what relays ask |
 //! | [`relay_map`] | where relays are: files, URLs, our own |
@@ -43,6 +44,7 @@ mod random;
 mod register;
 pub mod registry;
 pub mod relay_map;
+pub mod reload;
 mod rest;
 pub mod service;
 mod small_requests;
@@ -53,5 +55,6 @@ mod writer;
 pub use admission::Admission;
 pub use config::{Config, ConfigError, Overrides, OwnRelay, SecretSource, SignInConfig, TlsFiles};
 pub use registry::{CommandError, Registry};
+pub use reload::Reload;
 pub use service::{RunError, Service, StartError, run};
 pub use writer::WriterError;

@@ -16,11 +16,13 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 use url::Url;
 use warren_io::{exchange, files};
 use warren_wire::{RegionId, RelayMap, RelayMapUpdate, RelayRegion};
 
 use crate::registry::Registry;
+use crate::reload::Asked;
 
 /// Largest file or answer that is read; the largest public map has some 100 kB.
 const LARGEST: usize = 4 << 20;
@@ -172,41 +174,67 @@ impl Relays {
         Ok(())
     }
 
-    /// Reads files that changed. What is wrong with one is told once; its last good regions stay.
-    fn look(&mut self) {
-        for (path, (stamp, regions)) in self.sources.files.iter().zip(&mut self.of_files) {
+    /// Reads files that changed, or all. What is wrong with one is told once, and put into its place in `problems`; its last
+    /// good regions stay.
+    fn look(&mut self, is_asked: bool, problems: &mut [Option<String>]) {
+        for ((path, (stamp, regions)), problem) in self.sources.files.iter().zip(&mut self.of_files).zip(problems) {
             let now = Stamp::of(path);
-            if now == *stamp {
+            if now == *stamp && !is_asked {
                 continue;
             }
             *stamp = now;
-            match read(path) {
-                Ok(new) => *regions = new,
-                Err(error) => tracing::warn!(%error, "the last good relays stay"),
-            }
+            *problem = match read(path) {
+                Ok(new) => {
+                    *regions = new;
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the last good relays stay");
+                    Some(error.to_string())
+                }
+            };
         }
     }
 }
 
-/// Keeps the relay map of the registry up to date. Ends with the registry; dropping it is all right at any time.
-pub(crate) async fn follow(mut relays: Relays, registry: Registry) {
+/// Keeps the relay map of the registry up to date; all sources are read when it is `asked` for. Ends with the registry;
+/// dropping it is all right at any time.
+pub(crate) async fn follow(
+    mut relays: Relays,
+    registry: Registry,
+    mut asked: Asked,
+    problem: watch::Sender<Option<String>>,
+) {
+    let files = relays.sources.files.len();
+    let mut problems = vec![None; files + relays.sources.urls.len()];
     let begun = tokio::time::Instant::now();
     let mut fetch_at: Vec<_> = (0..relays.sources.urls.len()).map(|at| begun + relays.rest(at)).collect();
     let mut told = relays.map();
     loop {
-        tokio::time::sleep(LOOK_EVERY.min(relays.sources.refresh)).await;
-        relays.look();
+        let is_asked = tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY.min(relays.sources.refresh)) => false,
+            () = asked.wait() => true,
+        };
+        relays.look(is_asked, &mut problems);
         for (at, due) in fetch_at.iter_mut().enumerate() {
-            if *due > tokio::time::Instant::now() {
+            if *due > tokio::time::Instant::now() && !is_asked {
                 continue;
             }
             let fetched = relays.fetch(at).await;
             relays.answered[at] = fetched.is_ok();
-            if let Err(error) = fetched {
+            if let Err(error) = &fetched {
                 tracing::warn!(%error, "the last good relays stay");
             }
+            problems[files + at] = fetched.err().map(|error| error.to_string());
             *due = tokio::time::Instant::now() + relays.rest(at);
         }
+        let line = problems.iter().flatten().cloned().collect::<Vec<_>>().join("; ");
+        problem.send_if_modified(|told| {
+            let new = (!line.is_empty()).then(|| format!("{line}; the last good relays stay"));
+            let is_news = new != *told;
+            *told = new;
+            is_news
+        });
         let map = relays.map();
         if map == told {
             continue;

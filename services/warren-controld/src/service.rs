@@ -29,6 +29,7 @@ use crate::oidc::{self, SignIn};
 use crate::random::Seeds;
 use crate::registry::{CommandError, Registry};
 use crate::relay_map::{self, Relays};
+use crate::reload::{self, Reload};
 use crate::ssh_checks::SshChecks;
 use crate::state_dir::{self, StateError};
 use crate::writer::{Writer, WriterError};
@@ -134,6 +135,7 @@ pub struct Service {
     stop: watch::Sender<bool>,
     /// Told when nobody has anything to write any more.
     stop_writer: watch::Sender<bool>,
+    reload: Reload,
 }
 
 impl Service {
@@ -196,15 +198,22 @@ impl Service {
             admin,
             stop,
             stop_writer,
+            reload: Reload::new(),
         };
         service.spawn_probes(probes, probing.answer_within);
         if let Some(path) = config.dns_extra_records_file.clone() {
             let (registry, shutdown) = (service.shared.registry.clone(), service.shared.shutdown.clone());
-            service.shared.tasks.spawn(extra_records::follow(path, registry, shutdown));
+            let problem = service.concern("extra names");
+            let asked = service.reload.asked();
+            service.shared.tasks.spawn(extra_records::follow(path, registry, asked, problem, shutdown));
         }
         service.follow_relays(relays);
-        match service.take_policy_file().await {
-            Ok(()) => Ok(service),
+        match service.shared.take_policy_file().await {
+            Ok(_) => {
+                let (shared, problem) = (Arc::clone(&service.shared), service.concern("policy"));
+                service.shared.tasks.spawn(reload::follow_policy(shared, service.reload.asked(), problem));
+                Ok(service)
+            }
             Err(error) => {
                 service.close().await;
                 Err(error)
@@ -252,6 +261,18 @@ impl Service {
     /// Whoever runs something beside this server says here what is wrong with it: `what` is a word or two for the operator.
     pub fn add_concern(&self, what: &'static str, watched: watch::Receiver<Option<String>>) {
         self.shared.concerns.add(what, watched);
+    }
+
+    /// By which this server is told to read its files again.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
+    /// A new concern, without any reason for it yet.
+    fn concern(&self, what: &'static str) -> watch::Sender<Option<String>> {
+        let (problem, watched) = watch::channel(None);
+        self.add_concern(what, watched);
+        problem
     }
 
     /// The relay beside us asks here.
@@ -338,30 +359,37 @@ impl Service {
 
     fn follow_relays(&self, relays: Relays) {
         let (registry, mut shutdown) = (self.shared.registry.clone(), self.shared.shutdown.clone());
+        let (asked, problem) = (self.reload.asked(), self.concern("relay map"));
         self.shared.tasks.spawn(async move {
             tokio::select! {
-                () = relay_map::follow(relays, registry) => {}
+                () = relay_map::follow(relays, registry, asked, problem) => {}
                 () = clock::told(&mut shutdown) => {}
             }
         });
     }
+}
 
-    async fn take_policy_file(&self) -> Result<(), StartError> {
-        let Some(path) = &self.shared.policy_file else { return Ok(()) };
+impl Shared {
+    /// Puts what is in the policy file in force; whether that is another policy than before.
+    ///
+    /// # Errors
+    /// [`StartError::Policy`]: nothing has changed.
+    pub(crate) async fn take_policy_file(&self) -> Result<bool, StartError> {
+        let Some(path) = &self.policy_file else { return Ok(false) };
         let problem = |reason: String| StartError::Policy { path: path.clone(), reason };
         let text = tokio::fs::read_to_string(path).await.map_err(|error| problem(error.to_string()))?;
-        if self.shared.registry.snapshot().registry().policy().is_some_and(|stored| stored.text == text) {
-            return Ok(());
+        if self.registry.snapshot().registry().policy().is_some_and(|stored| stored.text == text) {
+            return Ok(false);
         }
         let actor = Actor::Operator { name: path.display().to_string(), door: "policy file" };
-        match self.shared.registry.command(Command { actor, what: What::ReplacePolicy { text } }).await {
+        match self.registry.command(Command { actor, what: What::ReplacePolicy { text } }).await {
             Ok(Answer::Policy { warnings, .. }) => {
                 for warning in warnings {
                     tracing::warn!(path = %path.display(), %warning, "policy");
                 }
-                Ok(())
+                Ok(true)
             }
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
             Err(CommandError::Refused(refusal)) => Err(problem(refusal.to_string())),
             Err(error) => Err(problem(error.to_string())),
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 use warren_controld::{Overrides, Service};
@@ -181,9 +182,22 @@ async fn serve_control(mut config: warren_controld::Config, shutdown: watch::Rec
             relay.review_on(async || registry.changed().await).await;
         }
     };
+    let reload = service.reload();
+    let rereading = async {
+        // Without a handler the signal would end the process; the certificate has one of its own.
+        match signal(SignalKind::hangup()) {
+            Ok(mut hangup) => {
+                while hangup.recv().await.is_some() {
+                    info!("SIGHUP: files are read again");
+                    reload.now();
+                }
+            }
+            Err(error) => warn!(%error, "SIGHUP cannot be listened for"),
+        }
+    };
     // All end by the signal that ends the service, which takes longer; so their end is not the end.
     let open_ports = async {
-        tokio::join!(serving, serving_plain, answering_stun, reviewing, announcing, keeping_certificate);
+        tokio::join!(serving, serving_plain, answering_stun, reviewing, announcing, keeping_certificate, rereading);
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {

@@ -21,7 +21,7 @@ pub(super) async fn replace(asked: &Asked) -> Result<Response<Body>, RestError> 
     if let Some(path) = &asked.shared.policy_file {
         let path = path.display();
         return Err(Refusal::Conflict(format!(
-            "the policy comes from {path}: change that file and start the server again"
+            "the policy comes from {path}: change that file and send the server SIGHUP"
         ))
         .into());
     }

@@ -12,6 +12,7 @@ mod maps;
 mod names;
 mod provider;
 mod relays;
+mod reload;
 mod restart;
 mod scripts;
 mod secrets;

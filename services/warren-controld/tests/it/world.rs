@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use url::Url;
 use warren_api::admin::{Client as Admin, CreateKey, CreateUser};
-use warren_controld::{Admission, Config, Overrides, Registry, Service};
+use warren_controld::{Admission, Config, Overrides, Registry, Reload, Service};
 use warren_crypto::MachinePublic;
 use warren_io::listener::{self, Caps};
 
@@ -22,6 +22,7 @@ pub struct World {
     pub admin: Admin,
     pub admission: Admission,
     pub registry: Registry,
+    pub reload: Reload,
     folder: tempfile::TempDir,
     runtime: Option<Runtime>,
     stop: watch::Sender<bool>,
@@ -66,14 +67,14 @@ async fn open(folder: tempfile::TempDir, said: Overrides, caps: Caps) -> World {
         config.server_url = format!("http://{address}");
         let service = Service::open(&config).await?;
         let (key, admission) = (service.server_key(), service.admission());
-        let registry = service.registry().clone();
+        let (registry, reload) = (service.registry().clone(), service.reload());
         let routes = Arc::new(service.routes());
         tokio::spawn(listener::serve(port, routes, None, caps, shutdown.clone()));
         tokio::spawn(service.run(shutdown));
-        Ok::<_, warren_controld::StartError>((address, key, admission, registry))
+        Ok::<_, warren_controld::StartError>((address, key, admission, registry, reload))
     });
-    let (address, key, admission, registry) = opened.await.expect("no panic").expect("a server");
-    World { address, key, admin: Admin::new(socket), admission, registry, folder, runtime: Some(runtime), stop }
+    let (address, key, admission, registry, reload) = opened.await.expect("no panic").expect("a server");
+    World { address, key, admin: Admin::new(socket), admission, registry, reload, folder, runtime: Some(runtime), stop }
 }
 
 impl World {

@@ -16,5 +16,6 @@ mod official;
 mod paths;
 mod policy;
 mod quickstart;
+mod reload;
 mod secrets;
 mod signing_in;
