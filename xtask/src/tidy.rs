@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::{floors, sh};
+use crate::{faults, floors, sh};
 
 pub fn check() -> Result<()> {
     house_rules()?;
@@ -49,6 +49,7 @@ pub fn house_rules() -> Result<()> {
             wrong.push(format!("core/clippy.toml no longer bans {ban}"));
         }
     }
+    wrong.extend(faults::unplantable()?);
     if !floors::map_is_current()? {
         wrong.push("docs/architecture.md: the map is out of date; run `cargo xtask map`".into());
     }
