@@ -1,4 +1,4 @@
-//! `cargo xtask lab faults`, `cargo xtask policy faults`: tests that cannot fail prove nothing, so faults are planted and
+//! `cargo xtask lab faults`, `policy faults`, `control faults`: tests that cannot fail prove nothing, so faults are planted and
 //! must be found.
 //!
 //! Each fault in one of the lists is one replaced line in a copy of the project; the named test command must then turn red.
@@ -24,6 +24,9 @@ pub const LAB: &str = "tests/warren-lab/faults.toml";
 
 /// Faults in the compiler of policies.
 pub const POLICY: &str = "core/warren-policy/faults.toml";
+
+/// Faults in the control server's rules and in its store.
+pub const CONTROL: &str = "core/warren-control/faults.toml";
 
 pub fn run(list: &str, words: &[&str]) -> Result<()> {
     let faults = read(&sh::root().join(list))?;

@@ -22,6 +22,7 @@ cargo xtask <task>
                             kinds: none easy keep full cone hard symmetric blocked
   lab faults [--only N]     plants one-line faults in a copy of the cores; each must turn the tests red
   policy faults [--only N]  the same for the compiler of policies and the laws that hold it
+  control faults [--only N] the same for the control server and its store, and the random lives that hold them
   bench tunnel [--quick] [--json]
                             goodput, CPU per gigabyte, idle ping and memory of bare veth, Warren and other people's tunnels
   floors                    dependencies go strictly down, and the pure floors stay pure
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["lab", "faults", rest @ ..] => faults::run(faults::LAB, rest),
         ["policy", "faults", rest @ ..] => faults::run(faults::POLICY, rest),
+        ["control", "faults", rest @ ..] => faults::run(faults::CONTROL, rest),
         ["lab", rest @ ..] => playground::run(rest),
         ["bench", "tunnel", rest @ ..] => bench::tunnel(rest),
         ["floors"] => floors::check(),

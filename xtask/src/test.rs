@@ -68,11 +68,12 @@ pub fn run(words: &[&str]) -> Result<()> {
     }
     if depth == Depth::Usual {
         run.skipped
-            .push("ten pairs of routers, 5,000 lab scenarios, 100,000 packets a law of policies, all but two planted faults of either list: only in --long".into());
+            .push("ten pairs of routers, 5,000 lab scenarios, 100,000 packets a law of policies, 40,000 steps of control servers' lives, all but two planted faults of each list: only in --long".into());
     }
     let some: &[&str] = if depth == Depth::Long { &[] } else { &["--only", "2"] };
     run.step("planted faults", || faults::run(faults::LAB, some));
     run.step("planted faults in policies", || faults::run(faults::POLICY, some));
+    run.step("planted faults in the control server", || faults::run(faults::CONTROL, some));
     run.finish()
 }
 
@@ -175,6 +176,7 @@ fn pure(built: &[Built], depth: Depth) -> Result<()> {
         }
         if depth == Depth::Long {
             program.env("WARREN_LAB_SCENARIOS", "5000").env("WARREN_LAW_PACKETS", "100000");
+            program.env("WARREN_LIVES_STEPS", "40000");
         }
         println!("--- {}", test.executable.display());
         if sh::run(&mut program).is_err() {

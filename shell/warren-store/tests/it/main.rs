@@ -4,4 +4,5 @@
 mod batches;
 mod crashes;
 mod laws;
+mod random_lives;
 mod refusals;
