@@ -55,6 +55,20 @@ impl Pool {
         Some(self.address_at(offset))
     }
 
+    /// The lowest free address of a part of the range, taken. `None` also where that lies outside of the range.
+    pub(crate) fn take_within(&mut self, part: Prefix) -> Option<IpAddr> {
+        let first = self.offset_of(part.addr()).filter(|_| self.range.contains_prefix(&part))?;
+        let last = first + (size_of(part) - 1);
+        let offset = (first / 64..=last / 64).find_map(|index| {
+            let word = self.words.get(&index).copied().unwrap_or_default();
+            let before = if index == first / 64 { (1 << (first % 64)) - 1 } else { 0 };
+            let free = (word | before).trailing_ones();
+            (free < 64).then(|| index * 64 + u64::from(free)).filter(|offset| *offset <= last)
+        })?;
+        self.set(offset);
+        Some(self.address_at(offset))
+    }
+
     /// Notes that `addr` is in use. Addresses outside the range (it was configured differently once) need no note.
     pub(crate) fn note(&mut self, addr: IpAddr) {
         if let Some(offset) = self.offset_of(addr) {
@@ -94,10 +108,8 @@ impl Pool {
         (offset < self.size()).then_some(offset)
     }
 
-    /// How many addresses the range has; more than 2⁶² count as 2⁶².
     fn size(&self) -> u64 {
-        let bits = if self.range.addr().is_ipv4() { 32 } else { 128 } - u32::from(self.range.bits());
-        1 << bits.min(62)
+        size_of(self.range)
     }
 
     fn offset_of(&self, addr: IpAddr) -> Option<u64> {
@@ -114,6 +126,12 @@ impl Pool {
             IpAddr::V6(first) => Ipv6Addr::from(u128::from(first).wrapping_add(offset.into())).into(),
         }
     }
+}
+
+/// How many addresses a range has; more than 2⁶² count as 2⁶².
+fn size_of(range: Prefix) -> u64 {
+    let bits = if range.is_ipv4() { 32 } else { 128 } - u32::from(range.bits());
+    1 << bits.min(62)
 }
 
 fn number(addr: IpAddr) -> u128 {
@@ -162,6 +180,19 @@ mod tests {
                 assert!(!taken.contains(&addr.parse().expect("an address")), "{addr}");
             }
         }
+    }
+
+    #[test]
+    fn a_part_of_the_range_gives_its_own_lowest_until_it_is_full() {
+        let mut pool = pool("100.64.0.0/10");
+        let part = |text: &str| text.parse::<Prefix>().expect("a prefix");
+        let mut take = |text: &str| pool.take_within(part(text)).map(|addr| addr.to_string());
+        assert_eq!(take("100.80.0.0/16").as_deref(), Some("100.80.0.0"));
+        assert_eq!(take("100.64.0.0/30").as_deref(), Some("100.64.0.1"), "the first of the range is not handed out");
+        let taken: BTreeSet<_> = std::iter::from_fn(|| take("100.80.0.0/26")).collect();
+        assert_eq!(taken.len(), 63, "one of them is taken already, and none twice");
+        assert_eq!(take("100.80.0.77/32").as_deref(), Some("100.80.0.77"));
+        assert_eq!((take("100.80.0.77/32"), take("10.0.0.0/24"), take("100.0.0.0/8")), (None, None, None));
     }
 
     #[test]

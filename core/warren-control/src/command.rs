@@ -13,7 +13,8 @@ use crate::auth_keys::KeySecret;
 use crate::pending::AuthId;
 use crate::people::Person;
 use crate::register::RegisterAnswer;
-use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, Sealed, SignIn, User};
+use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, Sealed, Service, ServiceId, SignIn, User};
+use crate::services::ServiceWish;
 
 /// Something that someone asks for.
 #[derive(Clone, Debug)]
@@ -242,6 +243,34 @@ pub enum What {
         /// Which.
         key: KeyId,
     },
+    /// Makes a service with addresses of its own.
+    CreateService {
+        /// One DNS label, with or without `svc:`.
+        name: String,
+        /// The rest of it.
+        wish: ServiceWish,
+    },
+    /// Changes what is said of a service; name, addresses and approvals stay.
+    ChangeService {
+        /// Which.
+        service: ServiceId,
+        /// All of it.
+        wish: ServiceWish,
+    },
+    /// Forgets a service; its addresses are free again.
+    DeleteService {
+        /// Which.
+        service: ServiceId,
+    },
+    /// Lets a node be a host of a service, or no longer.
+    ApproveHost {
+        /// Which.
+        service: ServiceId,
+        /// The host.
+        node: NodeId,
+        /// It may, or may not.
+        approved: bool,
+    },
     /// Replaces the policy.
     ReplacePolicy {
         /// HuJSON.
@@ -254,7 +283,7 @@ pub enum What {
         /// The new host name, unsanitised.
         hostname: String,
     },
-    /// A node announces other routes: those that the policy approves are approved.
+    /// A node announces other routes or offers other services: those that the policy approves are approved.
     ApproveAnnounced {
         /// Which.
         node: NodeId,
@@ -295,6 +324,10 @@ impl What {
             Self::CreateKey { .. } => "create_key",
             Self::ExpireKey { .. } => "expire_key",
             Self::DeleteKey { .. } => "delete_key",
+            Self::CreateService { .. } => "create_service",
+            Self::ChangeService { .. } => "change_service",
+            Self::DeleteService { .. } => "delete_service",
+            Self::ApproveHost { .. } => "approve_host",
             Self::ReplacePolicy { .. } => "replace_policy",
             Self::FollowHostname { .. } => "follow_hostname",
             Self::ApproveAnnounced { .. } => "approve_announced",
@@ -321,6 +354,8 @@ pub enum Answer {
         /// The text for `--auth-key`; `Some` only in answer to [`What::CreateKey`].
         secret: Option<KeySecret>,
     },
+    /// The service as it is now.
+    Service(Arc<Service>),
     /// The policy as it is now.
     Policy {
         /// The row.
@@ -344,7 +379,7 @@ pub enum Refusal {
     /// A row that was named does not exist.
     #[error("no such {kind}: {name}")]
     NotFound {
-        /// `node`, `user`, `key`, `registration`.
+        /// `node`, `user`, `key`, `service`, `registration`.
         kind: &'static str,
         /// As it was asked for.
         name: String,

@@ -12,15 +12,17 @@ use crate::clones::ChannelId;
 use crate::command::{Command, What};
 use crate::dns;
 use crate::event::{Event, Impact, impact};
+use crate::offers::{Offered, Questions};
 use crate::operator_nodes::is_due;
 use crate::pending::{AuthId, Pending, Waiting};
-use crate::presence::{Deadlines, Presence, Present};
+use crate::presence::{Deadlines, Presence, Present, is_connected};
 use crate::records;
 use crate::register::cut;
 use crate::registry::{Registry, RowsError};
-use crate::routers::Routers;
+use crate::routers::{Duties, Routers};
 use crate::routes::{self, Serving};
-use crate::rows::{Revision, Rows, SoftRow};
+use crate::rows::{Node, Revision, Rows, SoftRow};
+use crate::services;
 use crate::settings::Settings;
 use crate::snapshot::{Snapshot, Touched, Turn};
 use crate::staged::{Batch, Draft};
@@ -57,6 +59,8 @@ pub struct Control {
     stale_dns: bool,
     stale_rows: bool,
     routers: Routers,
+    /// About the services that nodes offer.
+    questions: Questions,
     /// The latest time that was heard of.
     now: Instant,
 }
@@ -90,7 +94,7 @@ impl Control {
         let mut routers = Routers::default();
         for node in state.registry.nodes() {
             let present = presence.get(node.id).map(|present| &**present);
-            routers.set(node.id, routes::served(node, present), false);
+            routers.set(node.id, duties(node, present, &state.registry), false);
         }
         let serving = routers.elect(settings.probing, now).unwrap_or_default();
         let published = first_picture(&settings, &state, &presence, serving);
@@ -109,6 +113,7 @@ impl Control {
             stale_dns: false,
             stale_rows: false,
             routers,
+            questions: Questions::default(),
             now,
         })
     }
@@ -128,6 +133,10 @@ impl Control {
         let Some(row) = self.state.registry.node(node) else { return };
         let remove_after = row.ephemeral.then_some(self.settings.ephemeral_timeout);
         self.presence.session_ended(node, channel, remove_after, now, wall);
+        let known = self.presence.known();
+        if !is_connected(&known, node) {
+            self.questions.forget(node);
+        }
     }
 
     /// Takes in what a map request of `node` says (streaming, lite or one-shot). Returns whether anything was new.
@@ -152,7 +161,22 @@ impl Control {
         {
             self.asks.push_back(Command::by_server(What::ApproveAnnounced { node }));
         }
+        self.look_at_offers(node, now);
         is_new
+    }
+
+    /// A node answered what services it offers, after [`Control::poll_question`] asked.
+    pub fn handle_offered(&mut self, node: NodeId, offered: Offered, now: Instant) {
+        self.now = now;
+        let Some(row) = self.state.registry.node(node).cloned() else { return };
+        if !self.presence.hear_offered(node, offered) {
+            return;
+        }
+        self.look_at_offers(node, now);
+        let Some(present) = self.presence.get(node) else { return };
+        if !approvals::fresh_services(&self.state.policy, &self.state.registry, &row, &present.offered).is_empty() {
+            self.asks.push_back(Command::by_server(What::ApproveAnnounced { node }));
+        }
     }
 
     /// Asks for another name where the machine has another host name, unless that was asked for a moment ago.
@@ -176,6 +200,7 @@ impl Control {
     pub fn handle_timeout(&mut self, now: Instant, wall: UnixTime) {
         self.now = now;
         self.routers.handle_timeout(self.settings.probing, now);
+        self.questions.handle_timeout(now);
         for node in self.presence.handle_timeout(now) {
             self.asks.push_back(Command::by_server(What::RemoveAway { node }));
         }
@@ -318,10 +343,17 @@ impl Control {
         self.routers.poll_probe()
     }
 
+    /// A node that must be asked what services it offers (c2n `/vip-services`); the answer goes to
+    /// [`Control::handle_offered`]. Who is silent is asked again. Call until `None`.
+    pub fn poll_question(&mut self) -> Option<NodeId> {
+        self.questions.poll_ask()
+    }
+
     /// When [`Control::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Instant {
         let others = self.presence.poll_timeout().into_iter().chain(self.routers.poll_timeout());
-        others.chain(self.followed.first()).fold(self.next_tick, Instant::min)
+        let others = others.chain(self.followed.first()).chain(self.questions.poll_timeout());
+        others.fold(self.next_tick, Instant::min)
     }
 
     /// Soft facts to be stored, without haste: every second or so, and at the end. After a crash nodes say most of
@@ -375,11 +407,21 @@ impl Control {
         said(self.published.known.get(&node)) != said(self.presence.get(node))
     }
 
-    /// Tells the routers what a node serves now. Returns whether its networks changed, which filters may speak of.
+    /// Holds what a node says that it offers against what is known of it.
+    fn look_at_offers(&mut self, node: NodeId, now: Instant) {
+        let Some(present) = self.presence.get(node).cloned() else { return };
+        let (said, known) = (&present.hostinfo.services_hash, &present.offered.hash);
+        if self.questions.hear(node, said, known, now) {
+            self.presence.hear_offered(node, Offered::default());
+        }
+    }
+
+    /// Tells the routers what a node serves now. Returns whether that changed, which filters may speak of.
     fn look_at_routes(&mut self, node: NodeId) -> bool {
         let present = self.presence.get(node).map(|present| &**present);
-        let served = self.state.registry.node(node).map(|row| routes::served(row, present)).unwrap_or_default();
-        self.routers.set(node, served, present.is_some_and(|present| present.online))
+        let registry = &self.state.registry;
+        let duties = registry.node(node).map(|row| duties(row, present, registry)).unwrap_or_default();
+        self.routers.set(node, duties, present.is_some_and(|present| present.online))
     }
 
     fn record(&self, node: NodeId) -> Option<Arc<warren_wire::Node>> {
@@ -394,7 +436,11 @@ impl Control {
             Event::NodeAdded(node) | Event::NodeRekeyed(node) if node.ephemeral => {
                 self.presence.watch_away(node.id, self.settings.ephemeral_timeout, now);
             }
-            Event::NodeRemoved(node) => self.presence.forget(*node),
+            Event::NodeRemoved(node) => {
+                self.presence.forget(*node);
+                self.questions.forget(*node);
+            }
+            Event::ServiceChanged { hosts, .. } => self.stale_nodes.extend(hosts),
             _ => {}
         }
         match impact(event) {
@@ -413,6 +459,10 @@ impl Control {
             Impact::Everyone => self.stale_reach = true,
         }
     }
+}
+
+fn duties(node: &Node, present: Option<&Present>, registry: &Registry) -> Duties {
+    Duties { networks: routes::served(node, present), services: services::hosted(node, present, registry) }
 }
 
 fn first_picture(settings: &Arc<Settings>, state: &Draft, presence: &Presence, serving: Serving) -> Snapshot {

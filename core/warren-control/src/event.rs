@@ -5,7 +5,7 @@ use std::sync::Arc;
 use warren_wire::{NodeId, UserId};
 
 use crate::pending::AuthId;
-use crate::rows::{KeyId, Node};
+use crate::rows::{KeyId, Node, ServiceId};
 
 /// One thing that changed in the registry (or, for the last two, in the soft list of waiting registrations).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,13 @@ pub enum Event {
     UserRemoved(UserId),
     /// A join key was made, used, expired or deleted.
     KeyChanged(KeyId),
+    /// A service was made, changed or deleted, or may be hosted by other nodes.
+    ServiceChanged {
+        /// Which.
+        service: ServiceId,
+        /// The nodes that could be its hosts before or can be now.
+        hosts: Vec<NodeId>,
+    },
     /// Another policy is in force.
     PolicyReplaced,
     /// A machine waits for an operator.
@@ -81,7 +88,8 @@ pub fn impact(event: &Event) -> Impact {
         // The name is what policies match by, so reach may change with it.
         Event::UserChanged(user) => Impact::WhoSees(*user),
         Event::KeyChanged(_) => Impact::Nobody,
-        Event::PolicyReplaced => Impact::Everyone,
+        // Its hosts' own affairs are `Control`'s to look after.
+        Event::ServiceChanged { .. } | Event::PolicyReplaced => Impact::Everyone,
         Event::RegistrationWaiting(_) | Event::RegistrationSettled(_) => Impact::Nobody,
     }
 }

@@ -16,6 +16,8 @@ const RELAY_ONLY: &str = "relay-only";
 pub(crate) struct Extra {
     /// Networks behind it that the viewer may use, in order.
     pub(crate) routes: Vec<Prefix>,
+    /// Addresses of services for which it answers, as far as the viewer may use them, in order.
+    services: Vec<Prefix>,
     marks: Marks,
 }
 
@@ -39,13 +41,13 @@ impl Marks {
 }
 
 impl Extra {
-    /// Of a node with these networks, and these marks if it has any.
-    pub(crate) fn new(routes: Vec<Prefix>, marks: Option<&Marks>) -> Self {
-        Self { routes, marks: marks.cloned().unwrap_or_default() }
+    /// Of a node with these networks and addresses of services, and these marks if it has any.
+    pub(crate) fn new(routes: Vec<Prefix>, services: Vec<Prefix>, marks: Option<&Marks>) -> Self {
+        Self { routes, services, marks: marks.cloned().unwrap_or_default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.routes.is_empty() && self.marks.is_empty()
+        self.routes.is_empty() && self.services.is_empty() && self.marks.is_empty()
     }
 
     /// A peer's record with all this.
@@ -63,10 +65,11 @@ impl Extra {
             record.addresses.retain(|address| !address.is_ipv4());
             record.allowed_ips = Some(record.addresses.clone());
         }
-        if self.routes.is_empty() {
+        if self.routes.is_empty() && self.services.is_empty() {
             return record;
         }
-        let mut allowed: Vec<Prefix> = record.addresses.iter().chain(&self.routes).copied().collect();
+        let mut allowed: Vec<Prefix> =
+            record.addresses.iter().chain(&self.routes).chain(&self.services).copied().collect();
         allowed.sort();
         allowed.dedup();
         record.allowed_ips = Some(allowed);

@@ -10,6 +10,8 @@
 //! | [`staged`] | the overlay on which a batch is decided, and the batch |
 //! | [`register`] | how a machine gets in, comes back and leaves |
 //! | [`people`] | who people are, by what an identity provider says, and what follows for their nodes |
+//! | [`services`] | addresses that several nodes may answer at |
+//! | [`offers`] | which services nodes say that they would host |
 //! | [`event`] | what was decided, and who must hear of it |
 //! | [`clones`] | two machines with one state |
 //! | [`presence`] | what nodes say about themselves, beside the registry |
@@ -49,6 +51,7 @@ mod health;
 pub mod map_session;
 mod names;
 mod node_set;
+pub mod offers;
 mod operator_keys;
 mod operator_nodes;
 mod operator_users;
@@ -61,6 +64,7 @@ mod registry;
 mod routers;
 mod routes;
 pub mod rows;
+pub mod services;
 pub mod settings;
 pub mod snapshot;
 pub mod staged;
@@ -75,6 +79,7 @@ pub use control::{Control, Stale};
 pub use event::{Event, Impact, impact};
 pub use map_session::{Next, Session};
 pub use node_set::NodeSet;
+pub use offers::{Offer, Offered};
 pub use pending::{AuthId, NotAnAuthId, Pending, Verdict, Waiting};
 pub use people::Person;
 pub use presence::{Presence, Present};
@@ -83,6 +88,7 @@ pub use registry::{Registry, RowsError};
 pub use routers::Probing;
 pub use routes::Served;
 pub use rows::{AuditLine, RowChange, Rows, SoftRow};
+pub use services::ServiceWish;
 pub use settings::{DnsSettings, Settings, SettingsError};
 pub use snapshot::{MapError, Snapshot};
 pub use staged::{Batch, Staged};

@@ -42,9 +42,13 @@ struct Sent {
     seq: u64,
     reach_seq: u64,
     visible: Arc<NodeSet>,
+    /// The record that `me` was made of.
+    record: Option<Arc<WireNode>>,
     me: Arc<WireNode>,
     rules: Arc<Vec<FilterRule>>,
     relay_map: Arc<RelayMap>,
+    /// What `dns` was made of.
+    base_dns: Arc<DnsConfig>,
     dns: Arc<DnsConfig>,
     serving_seq: u64,
     /// What is shown of peers beside their records.
@@ -88,7 +92,8 @@ impl Session {
             Some(_) => return Next::Gone,
             None => return self.sent.take().map_or(Next::Gone, |sent| Next::Last(Box::new(removed(&sent, wall)))),
         }
-        let me = match snapshot.self_record(self.node) {
+        let known = self.sent.as_ref().and_then(|sent| sent.same_me(snapshot, self.node));
+        let me = match known.map_or_else(|| snapshot.self_record(self.node), Ok) {
             Ok(me) => me,
             Err(error) => return Next::Failed(error, self.say_that_it_failed()),
         };
@@ -124,9 +129,11 @@ impl Session {
             seq: snapshot.seq,
             reach_seq: snapshot.reach_seq,
             visible: snapshot.visible_to(self.node),
+            record: snapshot.records.get(&self.node).cloned(),
             me,
             rules: snapshot.filter_of(self.node),
             relay_map: Arc::clone(&snapshot.relay_map),
+            base_dns: Arc::clone(&snapshot.dns),
             dns: snapshot.dns_for(self.node),
             ssh: snapshot.ssh_policy_for(self.node),
             serving_seq: snapshot.serving_seq,
@@ -152,12 +159,18 @@ impl Session {
 
     /// Cuts both maps down to what may differ and lets the protocol crate find the words.
     fn delta(&mut self, snapshot: &Snapshot, sent: Sent, me: Arc<WireNode>, changes: &Changes) -> Option<MapResponse> {
+        // Beside the base it is made of what the node says of itself, and of what the policy gives it.
+        let same_dns = Arc::ptr_eq(&sent.base_dns, &snapshot.dns)
+            && sent.reach_seq == snapshot.reach_seq
+            && Arc::ptr_eq(&sent.me, &me);
         let mut now = Sent {
             seq: snapshot.seq,
             reach_seq: snapshot.reach_seq,
+            record: snapshot.records.get(&self.node).cloned(),
             me: if *me == *sent.me { Arc::clone(&sent.me) } else { me },
             relay_map: Arc::clone(&snapshot.relay_map),
-            dns: snapshot.dns_for(self.node),
+            base_dns: Arc::clone(&snapshot.dns),
+            dns: if same_dns { Arc::clone(&sent.dns) } else { snapshot.dns_for(self.node) },
             ssh: sent.ssh.clone(),
             visible: Arc::clone(&sent.visible),
             rules: Arc::clone(&sent.rules),
@@ -252,6 +265,13 @@ impl Session {
 }
 
 impl Sent {
+    /// The node's own record, if nothing of what it is made of has changed.
+    fn same_me(&self, snapshot: &Snapshot, node: NodeId) -> Option<Arc<WireNode>> {
+        let is_same = (self.reach_seq, self.serving_seq) == (snapshot.reach_seq, snapshot.serving_seq);
+        let (made_of, record) = (self.record.as_ref()?, snapshot.records.get(&node)?);
+        (is_same && Arc::ptr_eq(made_of, record)).then(|| Arc::clone(&self.me))
+    }
+
     /// A peer's record with what is shown beside it.
     fn shown(&self, peer: NodeId, record: &WireNode) -> WireNode {
         self.extras.get(&peer).map_or_else(|| record.clone(), |extra| extra.on_peer(record.clone()))

@@ -18,6 +18,7 @@ use warren_crypto::{DiscoPublic, UnixTime};
 use warren_wire::{CapabilityVersion, Endpoint, Hostinfo, MapRequest, NodeId, RegionId};
 
 use crate::clones::{ChannelId, Clones};
+use crate::offers::Offered;
 use crate::rows::SoftRow;
 use crate::staged::Said;
 use crate::table::Table;
@@ -49,6 +50,8 @@ pub struct Present {
     pub last_seen: Option<UnixTime>,
     /// Whether peers are told that it is there. Stays for the grace after the last stream ended.
     pub online: bool,
+    /// The services that it offers, as of the last time that it was asked.
+    pub offered: Arc<Offered>,
     /// Two machines use the node's keys at once ([`crate::clones`]).
     pub doubled: bool,
     /// Of the tags that it asks for, those that it was refused. Until it asks for others, or the server starts again.
@@ -90,6 +93,7 @@ impl Presence {
                 hostinfo: Arc::new(readable(Hostinfo::clone(&row.hostinfo))),
                 capability: row.capability.min(CapabilityVersion(LARGEST_NUMBER)),
                 last_seen: row.last_seen,
+                offered: Arc::clone(&row.offered),
                 ..Present::default()
             };
             presence.known.insert(row.node, Arc::new(present));
@@ -147,6 +151,11 @@ impl Presence {
                 present.refused_tags = said.refused_tags.clone();
             }
         })
+    }
+
+    /// Takes in what a node answered about services. Returns whether anything is new.
+    pub(crate) fn hear_offered(&mut self, node: NodeId, offered: Offered) -> bool {
+        self.known.contains(&node) && self.change(node, |present| present.offered = Arc::new(offered))
     }
 
     pub(crate) fn session_started(&mut self, node: NodeId, channel: ChannelId, now: Instant) {
@@ -244,6 +253,7 @@ impl Presence {
                 hostinfo: Arc::clone(&present.hostinfo),
                 capability: present.capability,
                 last_seen: present.last_seen,
+                offered: Arc::clone(&present.offered),
             })
         };
         unsaved.into_iter().filter_map(row).collect()

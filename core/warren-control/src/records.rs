@@ -75,7 +75,7 @@ pub(crate) fn self_record(peer: &WireNode, attributes: CapMap, has_ssh: bool) ->
 ///
 /// `file-sharing`: two stock nodes of one person send files to each other without further help. `ssh` only where the
 /// policy speaks of shells: else a node would switch a server on that nobody may use. Not `is-admin` (there is no console
-/// for clients to link to), not `https` or `funnel` (no certificates). Clients are told not to update themselves. What the
+/// for clients to link to), not `funnel` (no public way in). Clients are told not to update themselves. What the
 /// policy's `nodeAttrs` say comes on top and wins.
 fn self_capabilities(attributes: CapMap, has_ssh: bool) -> CapMap {
     let mut capabilities = BTreeMap::from([

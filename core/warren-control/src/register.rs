@@ -500,6 +500,7 @@ impl Staged {
             }
             None => {
                 let id = warren_wire::NodeId(self.count(|facts| next(&mut facts.next_node)));
+                let (v4, pool) = self.take_v4_for(&owner)?;
                 let node = Node {
                     id,
                     stable_id: warren_wire::StableId(id.0.to_string()),
@@ -509,7 +510,7 @@ impl Staged {
                     name: self.free_name(&hostname),
                     name_origin: NameOrigin::Hostname,
                     hostname,
-                    v4: self.take_v4()?,
+                    v4,
                     v6: self.take_v6()?,
                     created: now,
                     expiry,
@@ -522,7 +523,7 @@ impl Staged {
                     approved_routes: BTreeSet::new(),
                     hides_endpoints: false,
                 };
-                self.note(now, format!("node:{}", node.id.0), describe(&node, "joined as"));
+                self.note(now, format!("node:{}", node.id.0), describe(&node, "joined as") + pool);
                 let node = self.put_node(node);
                 self.events.push(Event::NodeAdded(Arc::clone(&node)));
                 node
@@ -563,6 +564,19 @@ impl Staged {
             (Some(asked), Some(by_rule)) => Some(asked.min(by_rule)),
             (asked, by_rule) => asked.or(by_rule),
         }
+    }
+
+    /// For a new node of this owner, and what there is to note about it: where the policy has pools for it, the first of
+    /// them that is not full gives the address. Where all are, any other is better than none.
+    fn take_v4_for(&mut self, owner: &Owner) -> Result<(Option<std::net::Ipv4Addr>, &'static str), Refusal> {
+        let pools = visibility::ip_pools(&self.state.policy, &self.state.registry, owner);
+        if let Some(range) = &mut self.state.registry.v4
+            && let Some(std::net::IpAddr::V4(v4)) = pools.iter().find_map(|pool| range.take_within(*pool))
+        {
+            return Ok((Some(v4), ""));
+        }
+        let note = if pools.is_empty() { "" } else { "; no address left in its ipPool within the server's range" };
+        Ok((self.take_v4()?, note))
     }
 
     pub(crate) fn take_v4(&mut self) -> Result<Option<std::net::Ipv4Addr>, Refusal> {

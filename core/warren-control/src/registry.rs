@@ -9,10 +9,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use warren_crypto::{MachinePublic, NodePublic};
+use warren_ip::Prefix;
 use warren_wire::{NodeId, UserId};
 
 use crate::addresses::Pool;
-use crate::rows::{KeyId, Node, Owner, PolicyRow, PreAuthKey, Revision, Rows, ServerFacts, SignIn, User};
+use crate::rows::{
+    KeyId, Node, Owner, PolicyRow, PreAuthKey, Revision, Rows, ServerFacts, Service, ServiceId, SignIn, User,
+};
 use crate::settings::Settings;
 use crate::table::Table;
 
@@ -33,6 +36,8 @@ pub struct Registry {
     names: Table<String, NodeId>,
     keys: Table<KeyId, Arc<PreAuthKey>>,
     key_prefixes: Table<String, KeyId>,
+    services: Table<ServiceId, Arc<Service>>,
+    service_names: Table<String, ServiceId>,
     pub(crate) v4: Option<Pool>,
     pub(crate) v6: Option<Pool>,
 }
@@ -52,6 +57,12 @@ pub enum RowsError {
     /// A sign-in's person does not exist.
     #[error("a sign-in belongs to user {0}, who does not exist")]
     NoPerson(i64),
+    /// A service shares a name or an address with a node or another service.
+    #[error("service {0}: another node or service has its {1}")]
+    SharedByService(i64, &'static str),
+    /// A service's host does not exist.
+    #[error("service {0} may be hosted by node {1}, which does not exist")]
+    NoHost(i64, i64),
     /// A counter would hand out an id again.
     #[error("{0} {1} exists, but the next one would be {2}")]
     Counter(&'static str, i64, i64),
@@ -112,12 +123,28 @@ impl Registry {
             check_counter("node", node.id.0, rows.facts.next_node)?;
             registry.put_node(Arc::clone(node));
         }
+        let mut taken: BTreeSet<Prefix> = addresses.into_keys().collect();
         for key in &rows.keys {
             if registry.key_prefixes.contains(&key.prefix) {
                 return Err(RowsError::SharedBy("keys", "prefix"));
             }
             check_counter("key", key.id.0, rows.facts.next_key)?;
             registry.put_key(Arc::clone(key));
+        }
+        for service in &rows.services {
+            let addresses = service.addresses();
+            if registry.is_name_taken(&service.name) {
+                return Err(RowsError::SharedByService(service.id.0, "name"));
+            }
+            if addresses.iter().any(|address| taken.contains(address)) {
+                return Err(RowsError::SharedByService(service.id.0, "address"));
+            }
+            taken.extend(addresses);
+            if let Some(node) = service.approved.iter().find(|node| registry.node(**node).is_none()) {
+                return Err(RowsError::NoHost(service.id.0, node.0));
+            }
+            check_counter("service", service.id.0, rows.facts.next_service)?;
+            registry.put_service(Arc::clone(service));
         }
         Ok(registry)
     }
@@ -130,6 +157,7 @@ impl Registry {
             sign_ins: self.sign_ins.values().cloned().collect(),
             nodes: self.nodes.values().cloned().collect(),
             keys: self.keys.values().cloned().collect(),
+            services: self.services.values().cloned().collect(),
             policy: self.policy.clone(),
             facts: self.facts,
             soft: Vec::new(),
@@ -220,8 +248,49 @@ impl Registry {
         self.key(*self.key_prefixes.get(&prefix.to_owned())?)
     }
 
+    /// A service by id.
+    pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(&id)
+    }
+
+    /// The one service of this name, with or without `svc:`.
+    pub fn service_by_name(&self, name: &str) -> Option<&Arc<Service>> {
+        let label = name.strip_prefix("svc:").unwrap_or(name);
+        self.service(*self.service_names.get(&label.to_owned())?)
+    }
+
+    /// All services by id.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// Nodes and services share one set of names.
     pub(crate) fn is_name_taken(&self, name: &str) -> bool {
-        self.names.contains(&name.to_owned())
+        let name = name.to_owned();
+        self.names.contains(&name) || self.service_names.contains(&name)
+    }
+
+    pub(crate) fn put_service(&mut self, service: Arc<Service>) {
+        self.remove_service(service.id);
+        self.service_names.insert(service.name.clone(), service.id);
+        for (pool, address) in self.pools(&service) {
+            pool.note(address);
+        }
+        self.services.insert(service.id, service);
+    }
+
+    pub(crate) fn remove_service(&mut self, id: ServiceId) {
+        let Some(old) = self.services.remove(&id) else { return };
+        self.service_names.remove(&old.name);
+        for (pool, address) in self.pools(&old) {
+            pool.free(address);
+        }
+    }
+
+    /// The addresses of a service with the pools that they are from.
+    fn pools(&mut self, service: &Service) -> impl Iterator<Item = (&mut Pool, IpAddr)> {
+        let families = [(&mut self.v4, service.v4.map(IpAddr::from)), (&mut self.v6, service.v6.map(IpAddr::from))];
+        families.into_iter().filter_map(|(pool, address)| Some((pool.as_mut()?, address?)))
     }
 
     pub(crate) fn put_user(&mut self, user: Arc<User>) {
@@ -324,6 +393,15 @@ impl Registry {
         assert_eq!((self.user_names.len(), self.identities.len()), (self.users.len(), self.users.len()));
         for sign_in in self.sign_ins.values() {
             assert!(self.users.contains(&sign_in.user), "the person {} exists", sign_in.user.0);
+        }
+        assert_eq!(self.service_names.len(), self.services.len());
+        for service in self.services.values() {
+            assert!(self.service_names.contains(&service.name) && !self.names.contains(&service.name));
+            for address in service.addresses() {
+                assert!(addresses.insert(address), "{address} twice");
+            }
+            assert!(service.approved.iter().all(|node| self.nodes.contains(node)), "hosts of {} exist", service.name);
+            assert!(service.id.0 < self.facts.next_service);
         }
         assert_eq!(self.key_prefixes.len(), self.keys.len());
         for key in self.keys.values() {

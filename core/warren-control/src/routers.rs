@@ -1,4 +1,5 @@
-//! Which node serves a network that several announce, and whether it still does.
+//! Which node serves a network that several announce, or answers for a service that several host, and whether it still
+//! does.
 //!
 //! The one that serves keeps serving while it can: changing it breaks connections that are open. Where it cannot, the
 //! healthy candidate with the lowest id takes over. A router may lose its cable without its stream being noticed for a
@@ -18,12 +19,13 @@ use warren_ip::Prefix;
 use warren_wire::NodeId;
 
 use crate::routes::{Served, Serving};
+use crate::rows::ServiceId;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Routers {
     candidates: BTreeMap<NodeId, Candidate>,
-    primaries: BTreeMap<Prefix, NodeId>,
+    primaries: BTreeMap<Office, NodeId>,
     unhealthy: BTreeSet<NodeId>,
     /// Who was asked, and by when an answer must be here.
     asked: BTreeMap<NodeId, Instant>,
@@ -50,37 +52,65 @@ impl Default for Probing {
     }
 }
 
+/// What one node at a time is elected for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Office {
+    Network(Prefix),
+    Service(ServiceId),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Candidate {
-    /// Announced and approved, in order.
-    served: Vec<Prefix>,
+    duties: Duties,
     is_online: bool,
 }
 
+/// What a node serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Duties {
+    /// Networks, announced and approved, in order.
+    pub(crate) networks: Vec<Prefix>,
+    /// Services, offered and approved, in order.
+    pub(crate) services: Vec<ServiceId>,
+}
+
+impl Duties {
+    fn is_empty(&self) -> bool {
+        self.networks.is_empty() && self.services.is_empty()
+    }
+
+    /// Default routes are no office: every exit node offers its own.
+    fn offices(&self) -> impl Iterator<Item = Office> {
+        let networks = self.networks.iter().filter(|prefix| !prefix.is_default_route());
+        networks.map(|prefix| Office::Network(*prefix)).chain(self.services.iter().map(|id| Office::Service(*id)))
+    }
+}
+
 impl Routers {
-    /// What a node serves now (nothing: it is no router), and whether it is there. Returns whether the networks changed.
-    pub(crate) fn set(&mut self, node: NodeId, served: Vec<Prefix>, is_online: bool) -> bool {
+    /// What a node serves now (nothing: it is no router and no host), and whether it is there. Returns whether what it
+    /// serves has changed.
+    pub(crate) fn set(&mut self, node: NodeId, duties: Duties, is_online: bool) -> bool {
         let old = self.candidates.get(&node);
-        if served.is_empty() && old.is_none() {
+        if duties.is_empty() && old.is_none() {
             return false;
         }
-        let new = Candidate { served, is_online };
+        let new = Candidate { duties, is_online };
         if old == Some(&new) {
             return false;
         }
-        let networks_changed = old.map_or(&[][..], |old| &old.served) != new.served;
-        if !is_online || new.served.is_empty() {
+        let duties_changed = old.is_none_or(|old| old.duties != new.duties);
+        if !is_online || new.duties.is_empty() {
             // It gets the benefit of the doubt when it is back.
             self.unhealthy.remove(&node);
             self.asked.remove(&node);
         }
-        if new.served.is_empty() {
+        if new.duties.is_empty() {
             self.candidates.remove(&node);
         } else {
             self.candidates.insert(node, new);
         }
         self.is_stale = true;
-        networks_changed
+        duties_changed
     }
 
     /// Elects where something changed. Returns what is served now if that is new.
@@ -90,12 +120,12 @@ impl Routers {
         }
         let running = self.running();
         let is_healthy = |node: &&NodeId| !self.unhealthy.contains(*node);
-        let elected = |(prefix, nodes): (&Prefix, &BTreeSet<NodeId>)| {
-            let present = self.primaries.get(prefix).filter(|node| nodes.contains(*node));
+        let elected = |(office, nodes): (&Office, &BTreeSet<NodeId>)| {
+            let present = self.primaries.get(office).filter(|node| nodes.contains(*node));
             let healthy = present.filter(is_healthy).or_else(|| nodes.iter().find(is_healthy));
             // A missed sign of life is no reason to leave a network to nobody.
             let keeps = healthy.or(present).or_else(|| nodes.first());
-            keeps.map(|node| (*prefix, *node))
+            keeps.map(|node| (*office, *node))
         };
         self.primaries = running.iter().filter_map(elected).collect();
         let has_whom = !probing.every.is_zero() && !self.to_be_asked(&running).is_empty();
@@ -106,12 +136,16 @@ impl Routers {
         };
         let mut serving = Serving::default();
         for (node, candidate) in &self.candidates {
-            let primary = |prefix: &&Prefix| self.primaries.get(*prefix) == Some(node);
-            let networks = || candidate.served.iter().filter(|prefix| !prefix.is_default_route());
+            let holds = |office: Office| self.primaries.get(&office) == Some(node);
+            let primary = |prefix: &&Prefix| holds(Office::Network(**prefix));
+            let (networks, services) = (&candidate.duties.networks, &candidate.duties.services);
+            let routes = || networks.iter().filter(|prefix| !prefix.is_default_route());
             let served = Served {
-                primary: networks().filter(primary).copied().collect(),
-                exits: candidate.served.iter().filter(|prefix| prefix.is_default_route()).copied().collect(),
-                standby: networks().filter(|prefix| !primary(prefix)).copied().collect(),
+                primary: routes().filter(primary).copied().collect(),
+                exits: networks.iter().filter(|prefix| prefix.is_default_route()).copied().collect(),
+                standby: routes().filter(|prefix| !primary(prefix)).copied().collect(),
+                hosted: services.clone(),
+                answers_for: services.iter().copied().filter(|id| holds(Office::Service(*id))).collect(),
                 is_online: candidate.is_online,
                 is_healthy: candidate.is_online && !self.unhealthy.contains(node),
             };
@@ -158,18 +192,18 @@ impl Routers {
     }
 
     /// Where there is a choice, all; and whoever fell silent, so that it is heard when it speaks again.
-    fn to_be_asked(&self, running: &BTreeMap<Prefix, BTreeSet<NodeId>>) -> BTreeSet<NodeId> {
+    fn to_be_asked(&self, running: &BTreeMap<Office, BTreeSet<NodeId>>) -> BTreeSet<NodeId> {
         let contested = running.values().filter(|nodes| nodes.len() > 1).flatten();
         let silent = running.values().flatten().filter(|node| self.unhealthy.contains(*node));
         contested.chain(silent).copied().collect()
     }
 
-    /// Networks that are not default routes, with the nodes that are there to serve them.
-    fn running(&self) -> BTreeMap<Prefix, BTreeSet<NodeId>> {
-        let mut running: BTreeMap<Prefix, BTreeSet<NodeId>> = BTreeMap::new();
+    /// All offices, with the nodes that are there to hold them.
+    fn running(&self) -> BTreeMap<Office, BTreeSet<NodeId>> {
+        let mut running: BTreeMap<Office, BTreeSet<NodeId>> = BTreeMap::new();
         for (node, candidate) in self.candidates.iter().filter(|(_, candidate)| candidate.is_online) {
-            for prefix in candidate.served.iter().filter(|prefix| !prefix.is_default_route()) {
-                running.entry(*prefix).or_default().insert(*node);
+            for office in candidate.duties.offices() {
+                running.entry(office).or_default().insert(*node);
             }
         }
         running
@@ -185,6 +219,10 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "an Instant to count from")]
     fn start() -> (Routers, Instant) {
         (Routers::default(), Instant::now())
+    }
+
+    fn routes(texts: &[&str]) -> Duties {
+        Duties { networks: texts.iter().map(|text| net(text)).collect(), ..Duties::default() }
     }
 
     fn net(text: &str) -> Prefix {
@@ -207,26 +245,26 @@ mod tests {
     #[test]
     fn who_serves_keeps_serving_until_it_is_gone() {
         let (mut routers, now) = start();
-        routers.set(NodeId(5), vec![net("10.0.0.0/24")], true);
+        routers.set(NodeId(5), routes(&["10.0.0.0/24"]), true);
         assert_eq!(primary(&mut routers, now), Some(5));
-        routers.set(NodeId(2), vec![net("10.0.0.0/24")], true);
+        routers.set(NodeId(2), routes(&["10.0.0.0/24"]), true);
         assert_eq!(primary(&mut routers, now), Some(5), "a lower id does not take it away");
-        routers.set(NodeId(5), vec![net("10.0.0.0/24")], false);
+        routers.set(NodeId(5), routes(&["10.0.0.0/24"]), false);
         assert_eq!(primary(&mut routers, now), Some(2));
-        routers.set(NodeId(5), vec![net("10.0.0.0/24")], true);
+        routers.set(NodeId(5), routes(&["10.0.0.0/24"]), true);
         assert_eq!(primary(&mut routers, now), Some(2), "nor does one that comes back");
-        routers.set(NodeId(2), Vec::new(), true);
-        routers.set(NodeId(5), vec![net("10.0.0.0/24")], false);
+        routers.set(NodeId(2), Duties::default(), true);
+        routers.set(NodeId(5), routes(&["10.0.0.0/24"]), false);
         assert_eq!(primary(&mut routers, now), None);
     }
 
     #[test]
     fn a_silent_primary_is_replaced_within_fifteen_seconds_and_a_lone_one_is_never_asked() {
         let (mut routers, now) = start();
-        routers.set(NodeId(1), vec![net("10.0.0.0/24")], true);
+        routers.set(NodeId(1), routes(&["10.0.0.0/24"]), true);
         primary(&mut routers, now);
         assert_eq!(routers.poll_timeout(), None, "there is no choice");
-        routers.set(NodeId(2), vec![net("10.0.0.0/24")], true);
+        routers.set(NodeId(2), routes(&["10.0.0.0/24"]), true);
         assert_eq!(primary(&mut routers, now), Some(1));
         let round = routers.poll_timeout().expect("a round");
         assert_eq!(round, now + Duration::from_secs(10));
@@ -247,7 +285,7 @@ mod tests {
     fn a_silent_router_serves_alone_when_the_others_go_and_is_asked_on() {
         let (mut routers, now) = start();
         for node in [1, 2] {
-            routers.set(NodeId(node), vec![net("10.0.0.0/24")], true);
+            routers.set(NodeId(node), routes(&["10.0.0.0/24"]), true);
         }
         primary(&mut routers, now);
         let round = now + Duration::from_secs(10);
@@ -256,7 +294,7 @@ mod tests {
         routers.handle_timeout(PROBING, round + Duration::from_secs(5));
         assert_eq!(primary(&mut routers, round), Some(2), "the first missed one sign of life");
         asked(&mut routers);
-        routers.set(NodeId(2), Vec::new(), true);
+        routers.set(NodeId(2), Duties::default(), true);
         assert_eq!(primary(&mut routers, round), Some(1), "better than nobody");
         routers.handle_timeout(PROBING, round + Duration::from_secs(10));
         assert_eq!(asked(&mut routers), [1]);
@@ -269,15 +307,15 @@ mod tests {
     fn a_router_that_serves_again_is_not_held_to_what_it_missed() {
         let (mut routers, now) = start();
         for node in [1, 2] {
-            routers.set(NodeId(node), vec![net("10.0.0.0/24")], true);
+            routers.set(NodeId(node), routes(&["10.0.0.0/24"]), true);
         }
         primary(&mut routers, now);
         let round = now + Duration::from_secs(10);
         routers.handle_timeout(PROBING, round);
         routers.handle_answer(NodeId(2));
         routers.handle_timeout(PROBING, round + Duration::from_secs(5));
-        routers.set(NodeId(1), Vec::new(), true);
-        routers.set(NodeId(1), vec![net("10.0.0.0/24")], true);
+        routers.set(NodeId(1), Duties::default(), true);
+        routers.set(NodeId(1), routes(&["10.0.0.0/24"]), true);
         let serving = routers.elect(PROBING, round).expect("it was stale");
         assert!(serving.of(NodeId(1)).expect("a router").is_healthy);
     }
@@ -286,7 +324,7 @@ mod tests {
     fn where_nobody_answers_the_primary_stays() {
         let (mut routers, now) = start();
         for node in [1, 2] {
-            routers.set(NodeId(node), vec![net("10.0.0.0/24")], true);
+            routers.set(NodeId(node), routes(&["10.0.0.0/24"]), true);
         }
         assert_eq!(primary(&mut routers, now), Some(1));
         routers.handle_timeout(PROBING, now + Duration::from_secs(10));
@@ -298,10 +336,34 @@ mod tests {
     fn every_exit_node_offers_its_default_routes_even_while_it_is_away() {
         let (mut routers, now) = start();
         for (node, is_online) in [(1, true), (2, false)] {
-            routers.set(NodeId(node), vec![Prefix::ALL_V4, Prefix::ALL_V6], is_online);
+            routers.set(NodeId(node), routes(&["0.0.0.0/0", "::/0"]), is_online);
         }
         let serving = routers.elect(PROBING, now).expect("new");
         assert!(serving.by_node.values().all(|served| served.exits.len() == 2 && served.primary.is_empty()));
         assert_eq!((serving.by_node.len(), routers.poll_timeout()), (2, None));
+    }
+
+    #[test]
+    fn a_service_has_one_host_that_answers_and_others_that_stand_by() {
+        let (mut routers, now) = start();
+        let host = || Duties { services: vec![ServiceId(7)], ..Duties::default() };
+        routers.set(NodeId(1), host(), true);
+        assert!(routers.set(NodeId(2), host(), true), "it serves something new");
+        let answers = |routers: &mut Routers| {
+            let serving = routers.elect(PROBING, now).expect("new");
+            assert!(
+                serving.by_node.values().all(|served| served.hosted == [ServiceId(7)] && served.primary.is_empty())
+            );
+            let of = |node| serving.by_node[&NodeId(node)].answers_for.len();
+            (of(1), of(2))
+        };
+        assert_eq!(answers(&mut routers), (1, 0));
+        routers.handle_timeout(PROBING, now + Duration::from_secs(10));
+        assert_eq!(asked(&mut routers), [1, 2], "there is a choice, so both are asked for signs of life");
+        routers.handle_answer(NodeId(2));
+        routers.handle_timeout(PROBING, now + Duration::from_secs(15));
+        assert_eq!(answers(&mut routers), (0, 1));
+        routers.set(NodeId(2), host(), false);
+        assert_eq!(answers(&mut routers), (1, 0));
     }
 }

@@ -17,7 +17,7 @@ use warren_policy::RouteUse;
 use warren_wire::NodeId;
 
 use crate::presence::Present;
-use crate::rows::Node;
+use crate::rows::{Node, ServiceId};
 
 /// More than anybody announces by hand; bounds what one node can make all others read.
 pub(crate) const MOST_ROUTES: usize = 1024;
@@ -54,6 +54,10 @@ pub struct Served {
     pub exits: Vec<Prefix>,
     /// Networks for which another was elected, or nobody.
     pub(crate) standby: Vec<Prefix>,
+    /// Services that it hosts, in order.
+    pub hosted: Vec<ServiceId>,
+    /// Those of them for which it was elected.
+    pub answers_for: Vec<ServiceId>,
     /// It is there.
     pub(crate) is_online: bool,
     /// It is there, and shows signs of life where it is asked for them.

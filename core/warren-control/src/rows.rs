@@ -13,6 +13,8 @@ use warren_crypto::{DiscoPublic, MachinePublic, NodePublic, UnixTime};
 use warren_ip::Prefix;
 use warren_wire::{CapabilityVersion, Endpoint, Hostinfo, NodeId, StableId, UserId};
 
+use crate::offers::Offered;
+
 /// How many batches have been committed. One per transaction that changed a row; presence never moves it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Revision(pub u64);
@@ -22,6 +24,16 @@ pub struct Revision(pub u64);
 pub struct KeyId(pub i64);
 
 impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The number of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServiceId(pub i64);
+
+impl fmt::Display for ServiceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -181,6 +193,43 @@ impl Node {
     }
 }
 
+/// Something that the network offers at addresses of its own, whichever node answers there (`svc:<name>`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Positive, never used again.
+    pub id: ServiceId,
+    /// First label of its DNS name, without `svc:`; unique among services and nodes.
+    pub name: String,
+    /// IPv4 address in the mesh, for the life of the record.
+    pub v4: Option<Ipv4Addr>,
+    /// IPv6 address in the mesh, for the life of the record.
+    pub v6: Option<Ipv6Addr>,
+    /// Where it listens, as clients are told: `tcp:443`, `udp:53`, `8000-8099`, `*`.
+    pub ports: Vec<String>,
+    /// What the operator notes about it; may be empty.
+    pub comment: String,
+    /// Roles by which `autoApprovers.services` may name it; each begins `tag:`.
+    pub tags: BTreeSet<String>,
+    /// Nodes that an operator or the policy has approved; hosts are those that also offer it.
+    pub approved: BTreeSet<NodeId>,
+    /// When the row was made.
+    pub created: UnixTime,
+}
+
+impl Service {
+    /// As policies and nodes write it: with its `svc:`.
+    pub fn full_name(&self) -> String {
+        format!("svc:{}", self.name)
+    }
+
+    /// Its addresses as host prefixes, IPv4 first.
+    pub fn addresses(&self) -> Vec<Prefix> {
+        let v4 = self.v4.map(|v4| Prefix::host(v4.into()));
+        let v6 = self.v6.map(|v6| Prefix::host(v6.into()));
+        v4.into_iter().chain(v6).collect()
+    }
+}
+
 /// A key that lets machines join. The secret itself was shown once and is not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreAuthKey {
@@ -263,11 +312,13 @@ pub struct ServerFacts {
     pub next_node: i64,
     /// The id that the next join key gets.
     pub next_key: i64,
+    /// The id that the next service gets.
+    pub next_service: i64,
 }
 
 impl Default for ServerFacts {
     fn default() -> Self {
-        Self { next_user: 1, next_node: 1, next_key: 1 }
+        Self { next_user: 1, next_node: 1, next_key: 1, next_service: 1 }
     }
 }
 
@@ -288,6 +339,8 @@ pub struct SoftRow {
     pub capability: CapabilityVersion,
     /// When its last map session ended; `None` before the first did.
     pub last_seen: Option<UnixTime>,
+    /// The services that it offers, as of the last time that it was asked.
+    pub offered: Arc<Offered>,
 }
 
 /// A whole registry, as loaded.
@@ -303,6 +356,8 @@ pub struct Rows {
     pub nodes: Vec<Arc<Node>>,
     /// Join keys.
     pub keys: Vec<Arc<PreAuthKey>>,
+    /// Services with addresses of their own.
+    pub services: Vec<Arc<Service>>,
     /// `None`: everyone may reach everyone.
     pub policy: Option<Arc<PolicyRow>>,
     /// Counters.
@@ -331,6 +386,10 @@ pub enum RowChange {
     /// Delete.
     DeleteKey(KeyId),
     /// Insert or replace.
+    PutService(Arc<Service>),
+    /// Delete.
+    DeleteService(ServiceId),
+    /// Insert or replace.
     PutPolicy(Arc<PolicyRow>),
     /// Replace.
     PutFacts(ServerFacts),
@@ -351,6 +410,8 @@ pub enum RowId {
     Node(NodeId),
     /// A join key.
     Key(KeyId),
+    /// A service.
+    Service(ServiceId),
 }
 
 impl RowId {
@@ -363,6 +424,7 @@ impl RowId {
             Self::SignIn(id) => ("sign_in", id.0),
             Self::Node(id) => ("node", id.0),
             Self::Key(id) => ("key", id.0),
+            Self::Service(id) => ("service", id.0),
         }
     }
 }
@@ -379,6 +441,8 @@ impl RowChange {
             Self::DeleteNode(id) => RowId::Node(*id),
             Self::PutKey(key) => RowId::Key(key.id),
             Self::DeleteKey(id) => RowId::Key(*id),
+            Self::PutService(service) => RowId::Service(service.id),
+            Self::DeleteService(id) => RowId::Service(*id),
             Self::PutPolicy(_) => RowId::Policy,
             Self::PutFacts(_) => RowId::Facts,
         }

@@ -56,6 +56,8 @@ pub struct DnsSettings {
     /// Names beside those of nodes, with an address each. They may change while the server runs
     /// ([`crate::Control::set_extra_records`]).
     pub extra_records: Vec<DnsRecord>,
+    /// Nodes may get certificates for their names: the server makes the records that prove them.
+    pub certificates: bool,
 }
 
 impl Settings {

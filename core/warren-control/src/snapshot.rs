@@ -11,7 +11,7 @@ use warren_ip::Prefix;
 use warren_policy::SshCheck;
 use warren_wire::netmap::NetMap;
 use warren_wire::ssh::SshPolicy;
-use warren_wire::{DnsConfig, FilterRule, Node as WireNode, NodeId, RelayMap, UserId, UserProfile};
+use warren_wire::{DnsConfig, FilterRule, Node as WireNode, NodeId, RelayMap, UserId, UserProfile, cap};
 
 use crate::command::Refusal;
 use crate::dns;
@@ -22,7 +22,8 @@ use crate::presence::{self, Present};
 use crate::records;
 use crate::registry::Registry;
 use crate::routes::{Served, Serving};
-use crate::rows::Node;
+use crate::rows::{Node, Service, ServiceId};
+use crate::services;
 use crate::settings::Settings;
 use crate::table::Table;
 use crate::visibility::{self, Reach};
@@ -137,21 +138,54 @@ impl Snapshot {
             let served = self.serving.of(peer);
             let routes =
                 served.map(|served| self.serving.used(peer, served, |route| self.reach.route_use(viewer, peer, route)));
-            let extra = Extra::new(routes.unwrap_or_default(), marks.get(&peer));
+            let answers_for = served.map(|served| &served.answers_for[..]).unwrap_or_default();
+            let used = answers_for.iter().filter(|id| self.reach.may_visit(viewer, **id));
+            let services = self.addresses_of(used);
+            let extra = Extra::new(routes.unwrap_or_default(), services, marks.get(&peer));
             (!extra.is_empty()).then_some((peer, extra))
         };
         shown.filter_map(extra).collect()
     }
 
+    /// The services that `node` may use.
+    pub fn services_for(&self, node: NodeId) -> impl Iterator<Item = &Arc<Service>> {
+        self.registry.services().filter(move |service| self.reach.may_visit(node, service.id))
+    }
+
     /// Names and resolvers as one node is told them: none before it is let in, and none after its key expired.
     pub(crate) fn dns_for(&self, node: NodeId) -> Arc<DnsConfig> {
-        match self.registry.node(node) {
-            Some(_) if !self.reach.is_member(node) => Arc::default(),
-            Some(row) => {
-                dns::for_node(&self.dns, row, self.present(node).map(|p| &**p), || self.reach.attributes_of(node))
-            }
-            None => Arc::clone(&self.dns),
+        let Some(row) = self.registry.node(node) else { return Arc::clone(&self.dns) };
+        if !self.reach.is_member(node) {
+            return Arc::default();
         }
+        let present = self.present(node).map(|present| &**present);
+        let names = self.services_for(node).flat_map(|service| services::records(service, &self.settings.base_domain));
+        let mut dns = dns::for_node(&self.dns, row, present, || self.reach.attributes_of(node));
+        let mut names = names.peekable();
+        if names.peek().is_some() {
+            Arc::make_mut(&mut dns).extra_records.extend(names);
+        }
+        if self.settings.dns.certificates {
+            Arc::make_mut(&mut dns).cert_domains = self.names_of(node);
+        }
+        dns
+    }
+
+    /// Full names that are this node's own: its name, and those of the services that it hosts. Without dots at the end.
+    pub fn names_of(&self, node: NodeId) -> Vec<String> {
+        let own = self.records.get(&node).map(|record| record.name.trim_end_matches('.').to_owned());
+        let hosted = self.serving.of(node).map(|served| &served.hosted[..]).unwrap_or_default();
+        let hosted = hosted.iter().filter_map(|id| self.registry.service(*id));
+        let base_domain = &self.settings.base_domain;
+        own.into_iter().chain(hosted.map(|service| format!("{}.{base_domain}", service.name))).collect()
+    }
+
+    /// The addresses of these services, in order.
+    fn addresses_of<'a>(&self, services: impl Iterator<Item = &'a ServiceId>) -> Vec<Prefix> {
+        let found = services.filter_map(|id| self.registry.service(*id));
+        let mut addresses: Vec<Prefix> = found.flat_map(|service| service.addresses()).collect();
+        addresses.sort_unstable();
+        addresses
     }
 
     /// Who may open a shell on a node; `None` where the policy says nothing of shells.
@@ -213,9 +247,22 @@ impl Snapshot {
         }
         let record = self.records.get(&node).ok_or(MapError::NameTooLong(node))?;
         let attributes = self.reach.attributes_of(node);
-        let me = records::self_record(record, attributes, self.reach.has_ssh());
-        let served: Vec<Prefix> = self.serving.of(node).into_iter().flat_map(Served::active).collect();
-        Ok(Arc::new(Extra::new(served, self.reach.marks().get(&node)).on_self(me)))
+        let mut me = records::self_record(record, attributes, self.reach.has_ssh());
+        if self.settings.dns.certificates {
+            me.cap_map.insert(cap::HTTPS.to_owned(), Vec::new());
+        }
+        for service in self.services_for(node) {
+            services::tell_client(service, &mut me.cap_map);
+        }
+        let serving = self.serving.of(node);
+        // Whoever stands by is told as well, so that it can take over at once.
+        let hosted = serving.map(|served| &served.hosted[..]).unwrap_or_default();
+        if let Some(told) = services::host_capability(hosted.iter().filter_map(|id| self.registry.service(*id))) {
+            me.cap_map.insert(cap::SERVICE_HOST.to_owned(), vec![told]);
+        }
+        let served: Vec<Prefix> = serving.into_iter().flat_map(Served::active).collect();
+        let extra = Extra::new(served, self.addresses_of(hosted.iter()), self.reach.marks().get(&node));
+        Ok(Arc::new(extra.on_self(me)))
     }
 
     pub(crate) fn profiles(&self, users: impl Iterator<Item = UserId>) -> BTreeMap<UserId, UserProfile> {

@@ -22,7 +22,7 @@ use crate::event::Event;
 use crate::pending::Pending;
 use crate::presence::Present;
 use crate::registry::Registry;
-use crate::rows::{AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, SignIn, User};
+use crate::rows::{AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, Service, SignIn, User};
 use crate::settings::Settings;
 use crate::table::Table;
 use crate::tags::RefusedTags;
@@ -162,6 +162,10 @@ impl Staged {
             }
             What::ExpireKey { key } => self.expire_key(key, now),
             What::DeleteKey { key } => self.delete_key(key, now),
+            What::CreateService { name, wish } => self.create_service(&name, wish, now),
+            What::ChangeService { service, wish } => self.change_service(service, wish, now),
+            What::DeleteService { service } => self.delete_service(service, now),
+            What::ApproveHost { service, node, approved } => self.approve_host(service, node, approved, now),
             What::ReplacePolicy { text } => self.replace_policy(text, now),
             What::FollowHostname { node, hostname } => self.follow_hostname(node, &hostname, now),
             What::ApproveAnnounced { node } => self.approve_announced(node, now),
@@ -230,7 +234,31 @@ impl Staged {
         self.events.push(Event::KeyChanged(id));
     }
 
+    pub(crate) fn put_service(&mut self, service: Service) -> Arc<Service> {
+        let before = self.state.registry.service(service.id).map(|before| before.approved.clone()).unwrap_or_default();
+        let service = Arc::new(service);
+        self.state.registry.put_service(Arc::clone(&service));
+        self.rows.push(RowChange::PutService(Arc::clone(&service)));
+        let hosts = before.union(&service.approved).copied().collect();
+        self.events.push(Event::ServiceChanged { service: service.id, hosts });
+        service
+    }
+
+    pub(crate) fn remove_service(&mut self, service: &Service) {
+        self.state.registry.remove_service(service.id);
+        self.rows.push(RowChange::DeleteService(service.id));
+        let hosts = service.approved.iter().copied().collect();
+        self.events.push(Event::ServiceChanged { service: service.id, hosts });
+    }
+
     pub(crate) fn remove_node(&mut self, id: NodeId) {
+        let hosted: Vec<Arc<Service>> =
+            self.state.registry.services().filter(|service| service.approved.contains(&id)).cloned().collect();
+        for service in hosted {
+            let mut approved = service.approved.clone();
+            approved.remove(&id);
+            self.put_service(Service { approved, ..Service::clone(&service) });
+        }
         self.state.registry.remove_node(id);
         self.rows.push(RowChange::DeleteNode(id));
         self.events.push(Event::NodeRemoved(id));

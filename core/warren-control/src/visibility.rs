@@ -18,10 +18,10 @@ use crate::extra::Marks;
 use crate::node_set::NodeSet;
 use crate::presence::Present;
 use crate::registry::Registry;
-use crate::routes;
-use crate::rows::{LOCAL_ISSUER, Node, PolicyRow, RowChange, User};
+use crate::rows::{LOCAL_ISSUER, Node, Owner, PolicyRow, RowChange, Service, ServiceId, User};
 use crate::staged::Staged;
 use crate::table::Table;
+use crate::{routes, services};
 
 /// A policy, compiled for the users and nodes of one picture.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Reach {
     compiled: Arc<Compiled>,
     /// Of the nodes of which it says something that peers are shown.
     marks: Arc<BTreeMap<NodeId, Marks>>,
+    /// Who may use each service.
+    visitors: Arc<BTreeMap<ServiceId, NodeSet>>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,7 +60,10 @@ impl Reach {
         };
         let marks = Arc::new(registry.nodes().filter_map(marks).collect());
         let all = || registry.nodes().filter(|node| node.approved);
+        let visitors = |service: &Arc<Service>| (service.id, compiled.visitors_of(&service.full_name()).collect());
+        let visitors = registry.services().map(visitors).collect();
         Self {
+            visitors: Arc::new(visitors),
             everyone: Arc::new(all().map(|node| node.id).collect()),
             members: Arc::new(all().filter(|node| !node.expired).map(|node| node.id).collect()),
             marks,
@@ -100,6 +105,11 @@ impl Reach {
             Who::Everyone { .. } => RouteUse::IfPrimary,
             Who::Some => self.compiled.route_use(viewer, peer, route),
         }
+    }
+
+    /// Whether `node` may use a service.
+    pub(crate) fn may_visit(&self, node: NodeId, service: ServiceId) -> bool {
+        self.is_member(node) && self.visitors.get(&service).is_some_and(|visitors| visitors.contains(node))
     }
 
     /// What the policy lets a node do, or wants it to do (`nodeAttrs`).
@@ -172,6 +182,13 @@ pub(crate) fn may_own_tag(policy: &Policy, registry: &Registry, user: &User, tag
     policy.owns_tag(&users, &policy_user(user, registry), tag)
 }
 
+/// Where a new node of this owner gets its IPv4 address from; empty: from anywhere.
+pub(crate) fn ip_pools(policy: &Policy, registry: &Registry, owner: &Owner) -> Vec<Prefix> {
+    let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user, registry)).collect();
+    let tags = owner.tags().into_iter().flatten().cloned().collect();
+    policy.ip_pools(&users, &PolicyNode { user: owner.user(), tags, ..PolicyNode::default() })
+}
+
 fn compile(policy: &Policy, registry: &Registry, known: &Table<NodeId, Arc<Present>>) -> Compiled {
     with_tailnet(registry, known, |tailnet| policy.compile(tailnet))
 }
@@ -180,7 +197,8 @@ fn with_tailnet<T>(registry: &Registry, known: &Table<NodeId, Arc<Present>>, ask
     let users: Vec<PolicyUser> = registry.users().map(|user| policy_user(user, registry)).collect();
     let node = |node: &Arc<Node>| policy_node(node, known.get(&node.id).map(|present| &**present));
     let nodes: Vec<PolicyNode> = registry.nodes().filter(|node| node.approved).map(node).collect();
-    ask(&Tailnet { users: &users, nodes: &nodes, services: &[] })
+    let services = services::of_policy(registry, known);
+    ask(&Tailnet { users: &users, nodes: &nodes, services: &services })
 }
 
 fn policy_user(user: &User, registry: &Registry) -> PolicyUser {
@@ -229,6 +247,12 @@ impl<'a> Approver<'a> {
     /// Whether this route needs no operator.
     pub(crate) fn approves(&self, route: Prefix) -> bool {
         self.policy.approves_route(&self.users, &self.node, route)
+    }
+
+    /// Whether it may be a host of this service without an operator.
+    pub(crate) fn approves_service(&self, service: &Service) -> bool {
+        let tags: Vec<String> = service.tags.iter().cloned().collect();
+        self.policy.approves_service(&self.users, &self.node, &service.full_name(), &tags)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Who may do without asking an operator: tags that users own, routes and services that approve themselves.
+//! Who may do without asking an operator: tags that users own, routes and services that approve themselves, and where a
+//! new node gets its address from.
 //! user-surface.md §4.7.
 
 use warren_ip::Prefix;
@@ -136,6 +137,17 @@ impl Policy {
         };
         let meant = self.approvers.services.iter().filter(|(name, _)| is_meant(name));
         meant.flat_map(|(_, approvers)| approvers).any(|selector| names_node(self, users, node, selector))
+    }
+}
+
+impl Policy {
+    /// Where a node that is about to join gets its IPv4 address from (`ipPool`), in the order of the policy; empty: from
+    /// anywhere. Of `node` its owner and its tags count: it has no addresses yet.
+    pub fn ip_pools(&self, users: &[PolicyUser], node: &PolicyNode) -> Vec<Prefix> {
+        let is_meant = |target: &Selector| *target == Selector::Everyone || names_node(self, users, node, target);
+        let entries = self.extras.node_attrs.iter().filter(|entry| !entry.ip_pool.is_empty());
+        let meant = entries.filter(|entry| entry.targets.iter().any(is_meant));
+        meant.flat_map(|entry| entry.ip_pool.iter().copied()).collect()
     }
 }
 

@@ -25,11 +25,7 @@ impl Extras {
     /// Reads the sections. `policy` has its groups, hosts, sets, tags, postures and rules already.
     pub(crate) fn read(policy: &Policy, document: &Document, complaints: &mut Complaints) -> Extras {
         let node_attrs = node_attrs::read(policy, document, complaints);
-        let mut not_built: Vec<String> =
-            document.filled().filter(|name| NOT_BUILT.contains(name)).map(str::to_owned).collect();
-        if node_attrs.iter().any(|entry| !entry.ip_pool.is_empty()) {
-            not_built.push("nodeAttrs.ipPool".to_owned());
-        }
+        let not_built = document.filled().filter(|name| NOT_BUILT.contains(name)).map(str::to_owned).collect();
         let ssh = ssh::read(policy, document, complaints);
         complaints.set_heading(FAILED);
         let (ssh_tests, tests) =

@@ -6,6 +6,7 @@ use warren_wire::NodeId;
 use crate::compile::Compiled;
 use crate::node_set::NodeSet;
 use crate::resolved::{Destination, Resolved};
+use crate::selector::Selector;
 use crate::sources::{everywhere, internet, is_whole};
 
 /// Whether a network behind a peer belongs among the addresses that a viewer sends to that peer.
@@ -48,6 +49,24 @@ impl Compiled {
             Some(place) => self.peer_places(place),
         };
         peers.into_iter().map(|place| self.nodes[place].node.id)
+    }
+
+    /// The nodes that some rule lets reach a service (with its `svc:`), in the order of the tailnet. An address in a rule
+    /// names no service.
+    pub fn visitors_of(&self, service: &str) -> impl Iterator<Item = NodeId> + '_ {
+        let mut visitors = NodeSet::new(self.nodes.len());
+        for resolved in self.resolved.iter().filter(|resolved| resolved.routers.is_none()) {
+            let is_meant = |(selector, to): (&Selector, &Destination)| {
+                matches!(to, Destination::Everything)
+                    || (matches!(to, Destination::Service { .. })
+                        && matches!(selector, Selector::Service(name) if name == service))
+            };
+            let written = self.rules[resolved.rule].destinations.iter();
+            if written.zip(&resolved.destinations).any(is_meant) {
+                visitors.union_with(&self.sources[resolved.sources].reach);
+            }
+        }
+        visitors.into_iter().map(|place| self.nodes[place].node.id)
     }
 
     /// Whether `viewer` uses `route`, a network behind `peer` that was approved.

@@ -60,6 +60,12 @@ pub mod cap {
     pub const MAX_KEY_DURATION: &str = "tailnet.maxKeyDuration";
     /// Peer: may be recommended as an exit node.
     pub const SUGGEST_EXIT_NODE: &str = "suggest-exit-node";
+    /// Self: certificates for the names of [`crate::DnsConfig::cert_domains`] can be had.
+    pub const HTTPS: &str = "https";
+    /// Self: the addresses of the services that this node hosts, by service.
+    pub const SERVICE_HOST: &str = "service-host";
+    /// Self: begins the capability of a service that this node may use ([`crate::ServiceDetails`]).
+    pub const SERVICES_PREFIX: &str = "services/";
     /// Peer: every name below its own resolves to it.
     pub const DNS_SUBDOMAIN_RESOLVE: &str = "dns-subdomain-resolve";
     /// Filter: self may send files to that peer.

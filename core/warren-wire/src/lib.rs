@@ -31,6 +31,7 @@ mod node;
 mod object;
 mod register;
 mod relay_map;
+mod services;
 pub mod ssh;
 mod users;
 
@@ -48,4 +49,5 @@ pub use name::{InvalidName, NodeName, is_deceptive};
 pub use node::Node;
 pub use register::{AuthKey, LOGOUT_EXPIRY, RegisterAuth, RegisterRequest, RegisterResponse};
 pub use relay_map::{HomeParams, HomeParamsUpdate, RelayMap, RelayMapUpdate, RelayNode, RelayRegion};
+pub use services::{ServiceDetails, VipService, VipServices};
 pub use users::{Login, User, UserProfile};

@@ -93,6 +93,8 @@ pub struct Config {
     pub dns: DnsSettings,
     /// Names beside those of nodes, in a file that is followed.
     pub dns_extra_records_file: Option<PathBuf>,
+    /// The program that makes the records by which nodes get certificates.
+    pub set_dns_command: Option<PathBuf>,
     /// The executable that `/get/…` serves; `None` serves none.
     pub executable: Option<PathBuf>,
 }
@@ -280,6 +282,7 @@ impl Config {
                 ..DnsSettings::default()
             },
             dns_extra_records_file: said.dns_extra_records_file,
+            set_dns_command: said.set_dns_command,
             executable: None,
             sign_in,
             server_url: server_url.trim_end_matches('/').to_owned(),
@@ -321,6 +324,7 @@ impl Config {
         settings.hide_endpoints = self.hide_endpoints;
         settings.probing = self.probing;
         settings.dns = self.dns.clone();
+        settings.dns.certificates = self.set_dns_command.is_some();
         if let Some(path) = &self.dns_extra_records_file {
             let problem = |reason| ConfigError::ExtraRecords { path: path.clone(), reason };
             settings.dns.extra_records = extra_records::read(path).map_err(problem)?;

@@ -25,7 +25,7 @@ use warren_io::routes::Routes;
 use warren_io::web_socket;
 
 use crate::service::Shared;
-use crate::{ask_node, clock, map_stream, register, small_requests, ssh_checks};
+use crate::{ask_node, clock, id_token, map_stream, register, set_dns, small_requests, ssh_checks};
 
 /// From the 101 answer to an open channel. The handshake itself is one message of ours.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -279,10 +279,12 @@ pub(crate) fn routes() -> Routes<(Arc<Shared>, Machine)> {
             small_requests::update_health(shared, request, machine)
         })
         .at("/machine/audit-log", |request, (shared, machine)| small_requests::audit_log(shared, request, machine))
+        .at("/machine/id-token", |request, (shared, machine)| id_token::answer(shared, request, machine))
+        .at("/machine/set-dns", |request, (shared, machine)| set_dns::answer(shared, request, machine))
         .at("/machine/whoami", |request, (shared, machine)| small_requests::whoami(shared, request, machine))
         .below("/machine/ssh/action/", |request, (shared, machine)| ssh_checks::action(shared, request, machine))
         .below("/machine/c2n/", |request, (shared, machine)| ask_node::c2n_answer(shared, request, machine));
-    for path in ["/machine/set-dns", "/machine/id-token", "/machine/set-device-attr", "/machine/feature/query"] {
+    for path in ["/machine/set-device-attr", "/machine/feature/query"] {
         routes = routes.at(path, |_, _| async {
             answer::text(StatusCode::NOT_IMPLEMENTED, "this control server does not have this feature")
         });

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use warren_control::{Answer, AuthId, ChannelId, Command, Pending, Refusal, Snapshot, Waiting};
+use warren_control::{Answer, AuthId, ChannelId, Command, Offered, Pending, Refusal, Snapshot, Waiting};
 use warren_wire::{DnsRecord, MapRequest, NodeId, RelayMap};
 
 use crate::clock;
+use crate::errands::Errand;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,6 +48,11 @@ pub(crate) enum Input {
     },
     /// A router gave a sign of life.
     Alive(NodeId),
+    /// A node said what services it offers.
+    Offered {
+        node: NodeId,
+        offered: Offered,
+    },
     ExtraRecords(Vec<DnsRecord>),
     /// Other relays, from now on.
     Relays(Box<RelayMap>),
@@ -78,8 +84,8 @@ pub enum CommandError {
 #[derive(Debug)]
 pub(crate) struct WriterEnds {
     pub(crate) inputs: mpsc::UnboundedReceiver<Queued>,
-    /// Routers that must show a sign of life.
-    pub(crate) probes: mpsc::UnboundedSender<NodeId>,
+    /// What is to be asked of nodes.
+    pub(crate) errands: mpsc::UnboundedSender<Errand>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(crate) pending: watch::Sender<Pending>,
 }
@@ -88,16 +94,16 @@ pub(crate) struct WriterEnds {
 const QUEUE: usize = 1024;
 
 impl Registry {
-    /// The last is told of routers that must show a sign of life.
-    pub(crate) fn new(first: Arc<Snapshot>) -> (Self, WriterEnds, mpsc::UnboundedReceiver<NodeId>) {
+    /// The last is told what is to be asked of nodes.
+    pub(crate) fn new(first: Arc<Snapshot>) -> (Self, WriterEnds, mpsc::UnboundedReceiver<Errand>) {
         // Bounded by the places in it and the number of open streams.
         let (input_sender, inputs) = mpsc::unbounded_channel();
         let (publisher, snapshots) = watch::channel(first);
         let (pending_publisher, pending) = watch::channel(Pending::default());
         let registry = Self { inputs: input_sender, room: Arc::new(Semaphore::new(QUEUE)), snapshots, pending };
-        // Bounded by the number of routers in a round, each asked for once in a while.
-        let (probes, asked) = mpsc::unbounded_channel();
-        (registry, WriterEnds { inputs, probes, snapshots: publisher, pending: pending_publisher }, asked)
+        // Bounded by the number of routers in a round and of hosts of services, each asked once in a while.
+        let (errands, asked) = mpsc::unbounded_channel();
+        (registry, WriterEnds { inputs, errands, snapshots: publisher, pending: pending_publisher }, asked)
     }
 
     /// Has a command decided and committed. Once this has an answer, so have all who start the server again.
@@ -150,6 +156,11 @@ impl Registry {
     /// A router gave a sign of life.
     pub(crate) async fn alive(&self, node: NodeId) {
         let _ = self.send(Input::Alive(node)).await; // no writer, nobody to tell
+    }
+
+    /// A node said what services it offers.
+    pub(crate) async fn offered(&self, node: NodeId, offered: Offered) {
+        let _ = self.send(Input::Offered { node, offered }).await; // as above
     }
 
     /// Other extra names, from now on.

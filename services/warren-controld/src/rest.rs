@@ -9,6 +9,7 @@ mod body;
 mod keys;
 mod nodes;
 mod policy;
+mod services;
 mod shapes;
 mod users;
 
@@ -63,6 +64,10 @@ pub(crate) const TABLE: &[Row] = &[
     Row { example: "/api/v1/node/1/c2n", methods: &["POST"] },
     Row { example: "/api/v1/preauthkey", methods: &["GET", "POST", "DELETE"] },
     Row { example: "/api/v1/preauthkey/expire", methods: &["POST"] },
+    Row { example: "/api/v1/service", methods: &["GET", "POST"] },
+    Row { example: "/api/v1/service/svc:web", methods: &["GET", "PUT", "DELETE"] },
+    Row { example: "/api/v1/service/svc:web/hosts", methods: &["GET"] },
+    Row { example: "/api/v1/service/svc:web/hosts/1", methods: &["POST"] },
     Row { example: "/api/v1/policy", methods: &["GET", "PUT"] },
     Row { example: "/api/v1/policy/check", methods: &["POST"] },
     Row { example: "/api/v1/auth", methods: &["GET"] },
@@ -135,6 +140,13 @@ impl Asked {
             ("POST", ["preauthkey"]) => keys::create(self).await,
             ("DELETE", ["preauthkey"]) => keys::delete(self).await,
             ("POST", ["preauthkey", "expire"]) => keys::expire(self).await,
+            ("GET", ["service"]) => services::list(self),
+            ("POST", ["service"]) => services::create(self).await,
+            ("GET", ["service", name]) => services::show(self, name),
+            ("PUT", ["service", name]) => services::change(self, name).await,
+            ("DELETE", ["service", name]) => services::delete(self, name).await,
+            ("GET", ["service", name, "hosts"]) => services::hosts(self, name),
+            ("POST", ["service", name, "hosts", node]) => services::approve(self, name, node).await,
             ("GET", ["policy"]) => policy::show(self),
             ("PUT", ["policy"]) => policy::replace(self).await,
             ("POST", ["policy", "check"]) => policy::check(self),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use warren_control::{Actor, Answer, Command, Control, RowsError, What};
 use warren_crypto::{MachinePublic, MachineSecret};
@@ -17,23 +17,25 @@ use warren_io::local_socket::{self, LocalListener, OpenTo};
 use warren_io::routes::Routes;
 use warren_io::web_socket::Origins;
 use warren_store::{LoadError, OpenError, Store};
-use warren_wire::{NodeId, ServerKeys};
+use warren_wire::ServerKeys;
 
 use crate::admission::{self, Admission};
 use crate::ask_node::{self, Bells};
 use crate::concerns::Concerns;
 use crate::config::{Config, ConfigError};
 use crate::download::Download;
+use crate::id_token::Issuer;
 use crate::noise_endpoint::{self, DroppedChannels, Machine};
 use crate::oidc::{self, SignIn};
 use crate::random::Seeds;
 use crate::registry::{CommandError, Registry};
 use crate::relay_map::{self, Relays};
 use crate::reload::{self, Reload};
+use crate::set_dns::Hook;
 use crate::ssh_checks::SshChecks;
 use crate::state_dir::{self, StateError};
 use crate::writer::{Writer, WriterError};
-use crate::{admin_door, clock, extra_records, pages};
+use crate::{admin_door, clock, errands, extra_records, id_token, pages};
 
 /// What all handlers share.
 pub(crate) struct Shared {
@@ -55,6 +57,10 @@ pub(crate) struct Shared {
     pub(crate) keep_alive: Duration,
     pub(crate) download: Download,
     pub(crate) policy_file: Option<std::path::PathBuf>,
+    /// Signs nodes' tokens.
+    pub(crate) issuer: Issuer,
+    /// Makes the records by which nodes get certificates, if anything does.
+    pub(crate) set_dns: Option<Hook>,
     /// Where people sign in, if they do.
     pub(crate) sign_in: Option<SignIn>,
     /// Who else than root may administer: the user that the server runs as.
@@ -170,7 +176,7 @@ impl Service {
         let (stop, shutdown) = watch::channel(false);
         let (stop_writer, end_of_writer) = watch::channel(false);
         let probing = control.settings().probing;
-        let (registry, ends, probes) = Registry::new(control.snapshot());
+        let (registry, ends, errands) = Registry::new(control.snapshot());
         let writer = Writer::new(control, store, seeds.fork(), ends);
         let service = Self {
             writer: AbortOnDropHandle::new(tokio::spawn(writer.run(end_of_writer))),
@@ -188,6 +194,8 @@ impl Service {
                 keep_alive: config.keep_alive_interval,
                 download,
                 policy_file: config.policy_file.clone(),
+                issuer: Issuer::open(&config.state_dir)?,
+                set_dns: config.set_dns_command.as_deref().map(Hook::new),
                 owner: nix::unistd::geteuid().as_raw(),
                 noise_routes: Arc::new(noise_endpoint::routes()),
                 shutdown,
@@ -200,7 +208,8 @@ impl Service {
             stop_writer,
             reload: Reload::new(),
         };
-        service.spawn_probes(probes, probing.answer_within);
+        let running = errands::run(Arc::clone(&service.shared), errands, probing.answer_within);
+        service.shared.tasks.spawn(running);
         if let Some(path) = config.dns_extra_records_file.clone() {
             let (registry, shutdown) = (service.shared.registry.clone(), service.shared.shutdown.clone());
             let problem = service.concern("extra names");
@@ -219,33 +228,6 @@ impl Service {
                 Err(error)
             }
         }
-    }
-
-    /// Asks routers for signs of life when the writer wants them.
-    fn spawn_probes(&self, mut probes: mpsc::UnboundedReceiver<NodeId>, within: Duration) {
-        let shared = Arc::clone(&self.shared);
-        let tasks = shared.tasks.clone();
-        tasks.clone().spawn(async move {
-            let mut shutdown = shared.shutdown.clone();
-            loop {
-                let node = tokio::select! {
-                    () = clock::told(&mut shutdown) => return,
-                    node = probes.recv() => node,
-                };
-                let Some(node) = node else { return };
-                let (shared, mut shutdown) = (Arc::clone(&shared), shutdown.clone());
-                tasks.spawn(async move {
-                    let asking = ask_node::sign_of_life(&shared, node, within);
-                    tokio::select! {
-                        () = clock::told(&mut shutdown) => {}
-                        // Who is silent needs no word: the writer has a deadline of its own.
-                        answered = asking => if answered.is_ok() {
-                            shared.registry.alive(node).await;
-                        },
-                    }
-                });
-            }
-        });
     }
 
     /// The server's Noise key, as `GET /key` tells it.
@@ -309,6 +291,8 @@ impl Service {
             .at("/verify", to!(admission::verify))
             .at("/machine/ping-response", to!(ask_node::ping_response))
             .at("/health", to!(health))
+            .at("/.well-known/openid-configuration", to!(id_token::discovery))
+            .at("/.well-known/jwks.json", to!(id_token::keys))
             .at("/version", |_, _| async { version() })
             .at("/debug/counters", move |_, peer: Peer| {
                 let answer = debug_counters::answer(&peer, serde_json::Value::Null, &[("control", counters())]);

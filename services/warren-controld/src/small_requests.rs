@@ -90,7 +90,7 @@ pub(crate) async fn whoami(shared: Arc<Shared>, _request: Request<Incoming>, mac
     answer::json(&serde_json::json!({ "machine": machine.key.to_string(), "nodes": nodes }))
 }
 
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Response<Body>>> {
+pub(crate) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Response<Body>>> {
     if request.method() != Method::POST {
         return Err(Box::new(answer::text(StatusCode::METHOD_NOT_ALLOWED, "use POST")));
     }
@@ -100,13 +100,13 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<
         .map_err(|error| Box::new(answer::text(StatusCode::BAD_REQUEST, &format!("not understood: {error}"))))
 }
 
-fn node(shared: &Shared, machine: &Machine, key: &NodePublic) -> Result<Arc<Node>, Box<Response<Body>>> {
+pub(crate) fn node(shared: &Shared, machine: &Machine, key: &NodePublic) -> Result<Arc<Node>, Box<Response<Body>>> {
     let snapshot = shared.registry.snapshot();
     let found = snapshot.node_of(&machine.key, key).cloned();
     found.ok_or_else(|| Box::new(answer::text(StatusCode::NOT_FOUND, "node not found")))
 }
 
 /// A client's words as they may stand in a log: short, on one line.
-fn words(text: &str) -> String {
+pub(crate) fn words(text: &str) -> String {
     text.chars().take(LONGEST_WORDS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

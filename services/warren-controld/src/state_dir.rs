@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use warren_crypto::{MachineSecret, Random};
 
-/// A key file is 73 bytes; anything much longer is something else.
-const LARGEST_KEY_FILE: u64 = 1024;
+/// An RSA key of 2048 bits is 1.7 kB as text; anything much longer is something else.
+const LARGEST_KEY_FILE: u64 = 8192;
 
 /// Why the state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,12 @@ pub enum StateError {
         .path.display()
     )]
     CorruptKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Making another silently would make every token worthless.
+    #[error("{} is not a key for tokens; put the right one back, or remove it to make a new one", .path.display())]
+    CorruptToken {
         /// The file.
         path: PathBuf,
     },
@@ -58,46 +64,53 @@ pub fn prepare(folder: &Path) -> Result<(), StateError> {
 /// # Errors
 /// [`StateError`].
 pub fn noise_key(folder: &Path, random: &mut Random) -> Result<MachineSecret, StateError> {
-    let path = folder.join("noise.key");
-    let os = |what: &'static str| {
-        let path = path.clone();
-        move |source| StateError::Os { what, path, source }
-    };
-    match fs::File::open(&path) {
-        Ok(file) => {
-            let mode = file.metadata().map_err(os("read"))?.permissions().mode() & 0o777;
-            if mode & 0o077 != 0 {
-                return Err(StateError::OpenKey { path, mode });
-            }
-            let mut text = String::new();
-            match file.take(LARGEST_KEY_FILE).read_to_string(&mut text) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    return Err(StateError::CorruptKey { path });
-                }
-                Err(error) => return Err(os("read")(error)),
-            }
-            MachineSecret::from_file_text(text.trim_end()).map_err(|_| StateError::CorruptKey { path })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    const FILE: &str = "noise.key";
+    let corrupt = || StateError::CorruptKey { path: folder.join(FILE) };
+    match read_secret(folder, FILE) {
+        Ok(Some(text)) => MachineSecret::from_file_text(text.trim_end()).map_err(|_| corrupt()),
+        Ok(None) => {
             let key = MachineSecret::generate(random);
-            let temporary = folder.join("noise.key.new");
-            let write = || {
-                let _ = fs::remove_file(&temporary); // of a start that was cut short
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-                file.write_all(key.to_file_text().as_bytes())?;
-                file.write_all(b"\n")?;
-                file.sync_all()?;
-                // A link, unlike a rename, does not replace a key that another process made in the meantime.
-                fs::hard_link(&temporary, &path)?;
-                fs::remove_file(&temporary)?;
-                fs::File::open(folder)?.sync_all()
-            };
-            write().map_err(os("write"))?;
+            write_secret(folder, FILE, &format!("{}\n", key.to_file_text().as_str()))?;
             Ok(key)
         }
-        Err(error) => Err(os("read")(error)),
+        Err(StateError::Os { source, .. }) if source.kind() == io::ErrorKind::InvalidData => Err(corrupt()),
+        Err(error) => Err(error),
     }
+}
+
+/// The text of a file with a secret that nobody else may read; `None` if there is none.
+pub(crate) fn read_secret(folder: &Path, name: &str) -> Result<Option<String>, StateError> {
+    let path = folder.join(name);
+    let os = |source| StateError::Os { what: "read", path: path.clone(), source };
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(os(error)),
+    };
+    let mode = file.metadata().map_err(os)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(StateError::OpenKey { path, mode });
+    }
+    let mut text = String::new();
+    file.take(LARGEST_KEY_FILE).read_to_string(&mut text).map_err(os)?;
+    Ok(Some(text))
+}
+
+/// Makes such a file, whole or not at all. An existing one is never replaced.
+pub(crate) fn write_secret(folder: &Path, name: &str, text: &str) -> Result<(), StateError> {
+    let path = folder.join(name);
+    let temporary = folder.join(format!("{name}.new"));
+    let write = || {
+        let _ = fs::remove_file(&temporary); // of a start that was cut short
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        // A link, unlike a rename, does not replace a key that another process made in the meantime.
+        fs::hard_link(&temporary, &path)?;
+        fs::remove_file(&temporary)?;
+        fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| StateError::Os { what: "write", path, source })
 }
 
 #[cfg(test)]
@@ -125,7 +138,7 @@ mod tests {
     fn a_corrupt_or_open_key_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("noise.key");
-        for content in [&b""[..], b"privkey:abc\n", b"mkey:00", &[0xff; 80], &[b'a'; 5000]] {
+        for content in [&b""[..], b"privkey:abc\n", b"mkey:00", &[0xff; 80], &[b'a'; 9000]] {
             fs::write(&path, content).expect("writable");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mine");
             assert!(matches!(noise_key(folder.path(), &mut random()), Err(StateError::CorruptKey { .. })));

@@ -17,6 +17,7 @@ use warren_crypto::Random;
 use warren_store::{CommitError, Store};
 
 use crate::clock;
+use crate::errands::Errand;
 use crate::held::HeldRequests;
 use crate::registry::{CommandError, Input, Job, WriterEnds};
 
@@ -133,6 +134,10 @@ impl Writer {
                 self.soft_changed();
             }
             Input::Alive(node) => self.control.handle_probe_answer(node),
+            Input::Offered { node, offered } => {
+                self.control.handle_offered(node, offered, clock::now());
+                self.soft_changed();
+            }
             Input::ExtraRecords(records) => self.control.set_extra_records(records),
             Input::Relays(map) => self.control.set_relay_map(*map),
             Input::Check { reply } => {
@@ -179,7 +184,10 @@ impl Writer {
             is_new
         });
         while let Some(node) = self.control.poll_probe() {
-            let _ = self.ends.probes.send(node); // nobody asks any more while the server stops
+            let _ = self.ends.errands.send(Errand::SignOfLife(node)); // nobody asks any more while the server stops
+        }
+        while let Some(node) = self.control.poll_question() {
+            let _ = self.ends.errands.send(Errand::Services(node)); // as above
         }
         for (job, answer) in answers {
             match answer {

@@ -27,6 +27,11 @@
 //! | POST `preauthkey` | [`CreateKey`] | `{preAuthKey}`: the only answer that has the whole key |
 //! | POST `preauthkey/expire` · DELETE `preauthkey?id=` | [`ExpireKey`] · – | `{}` |
 //! | GET `policy` · PUT `policy` · POST `policy/check` | – · [`SetPolicy`] · [`SetPolicy`] | [`Policy`] · [`Policy`] · [`PolicyCheck`] |
+//! | GET `service` · GET `service/{svc:name}` (ours) | – | `{vipServices}` · `{service}` |
+//! | POST `service` · PUT `service/{svc:name}` (ours) | [`CreateService`] · [`ChangeService`] | `{service}` |
+//! | DELETE `service/{svc:name}` (ours) | – | `{}` |
+//! | GET `service/{svc:name}/hosts` (ours) | – | `{hosts}` |
+//! | POST `service/{svc:name}/hosts/{node id}` (ours) | [`SetApproved`] | `{service}` |
 //! | GET `auth` (ours) | – | `{waiting}` |
 //! | POST `auth/register` | [`RegisterMachine`] | `{node}` |
 //! | POST `auth/approve` · `auth/reject` | [`AuthRequest`] | `{}` |
@@ -36,9 +41,10 @@ mod shapes;
 
 pub use client::{AdminError, Client};
 pub use shapes::{
-    ApproveRoutes, AskNode, AuthRequest, ChangesAnswer, CreateKey, CreateUser, ExpireKey, ExpireNode, Health,
-    HideEndpoints, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy,
-    PolicyCheck, PreAuthKey, Problem, RegisterMachine, SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer,
+    ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateKey, CreateService, CreateUser, ExpireKey,
+    ExpireNode, Health, HideEndpoints, HostsAnswer, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid,
+    NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer,
+    ServiceHost, ServicesAnswer, SetApproved, SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer,
     UsersAnswer, WaitingAnswer, WaitingMachine,
 };
 

@@ -7,7 +7,7 @@ CREATE TABLE server (
     next_user INTEGER NOT NULL,
     next_node INTEGER NOT NULL,
     next_key  INTEGER NOT NULL
-) STRICT;
+, next_service INTEGER NOT NULL DEFAULT 1) STRICT;
 
 CREATE TABLE users (
     id           INTEGER PRIMARY KEY,
@@ -62,6 +62,18 @@ CREATE TABLE sign_ins (
     ended   INTEGER NOT NULL CHECK (ended IN (0, 1))
 ) STRICT;
 
+CREATE TABLE services (
+    id       INTEGER PRIMARY KEY,
+    name     TEXT NOT NULL UNIQUE,
+    v4       TEXT UNIQUE,
+    v6       TEXT UNIQUE,
+    ports    TEXT NOT NULL,
+    comment  TEXT NOT NULL,
+    tags     TEXT NOT NULL,
+    approved TEXT NOT NULL, -- ids of nodes
+    created  TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE policy (
     id      INTEGER PRIMARY KEY CHECK (id = 1),
     text    TEXT NOT NULL,
@@ -84,7 +96,7 @@ CREATE TABLE soft (
     hostinfo   TEXT NOT NULL,
     capability INTEGER NOT NULL,
     last_seen  TEXT
-) STRICT;
+, offered TEXT NOT NULL DEFAULT '{"hash":"","services":{}}') STRICT;
 
 CREATE TABLE audit (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -2,7 +2,9 @@
 
 use sqlx::{Connection as _, Row as _, Sqlite, SqliteConnection, Transaction};
 use warren_control::Batch;
-use warren_control::rows::{AuditLine, NameOrigin, Node, PreAuthKey, Registered, Revision, RowChange, SignIn, User};
+use warren_control::rows::{
+    AuditLine, NameOrigin, Node, PreAuthKey, Registered, Revision, RowChange, Service, SignIn, User,
+};
 
 use crate::columns::{json, maybe_time, owner, time};
 use crate::{CommitError, Store};
@@ -121,6 +123,8 @@ async fn delete(connection: &mut SqliteConnection, change: &RowChange) -> Result
         }
         RowChange::PutKey(key) => ("DELETE FROM join_keys WHERE id = ?", key.id.0),
         RowChange::DeleteKey(id) => ("DELETE FROM join_keys WHERE id = ?", id.0),
+        RowChange::PutService(service) => ("DELETE FROM services WHERE id = ?", service.id.0),
+        RowChange::DeleteService(id) => ("DELETE FROM services WHERE id = ?", id.0),
         RowChange::PutPolicy(_) => ("DELETE FROM policy WHERE id = ?", 1),
         RowChange::PutFacts(_) => return Ok(()), // updated in place
     };
@@ -134,6 +138,7 @@ async fn insert(connection: &mut SqliteConnection, change: &RowChange) -> Result
         RowChange::PutSignIn(sign_in) => insert_sign_in(connection, sign_in).await,
         RowChange::PutNode(node) => insert_node(connection, node).await,
         RowChange::PutKey(key) => insert_key(connection, key).await,
+        RowChange::PutService(service) => insert_service(connection, service).await,
         RowChange::PutPolicy(policy) => {
             sqlx::query("INSERT INTO policy (id, text, updated) VALUES (1, ?, ?)")
                 .bind(&policy.text)
@@ -143,17 +148,20 @@ async fn insert(connection: &mut SqliteConnection, change: &RowChange) -> Result
             Ok(())
         }
         RowChange::PutFacts(facts) => {
-            sqlx::query("UPDATE server SET next_user = ?, next_node = ?, next_key = ? WHERE id = 1")
+            sqlx::query("UPDATE server SET next_user = ?, next_node = ?, next_key = ?, next_service = ? WHERE id = 1")
                 .bind(facts.next_user)
                 .bind(facts.next_node)
                 .bind(facts.next_key)
+                .bind(facts.next_service)
                 .execute(connection)
                 .await?;
             Ok(())
         }
-        RowChange::DeleteUser(_) | RowChange::DeleteSignIn(_) | RowChange::DeleteNode(_) | RowChange::DeleteKey(_) => {
-            Ok(())
-        }
+        RowChange::DeleteUser(_)
+        | RowChange::DeleteSignIn(_)
+        | RowChange::DeleteNode(_)
+        | RowChange::DeleteKey(_)
+        | RowChange::DeleteService(_) => Ok(()),
     }
 }
 
@@ -242,6 +250,24 @@ async fn insert_key(connection: &mut SqliteConnection, key: &PreAuthKey) -> Resu
         .bind(maybe_time(key.expiry))
         .bind(key.preapproved)
         .bind(key.revoked)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn insert_service(connection: &mut SqliteConnection, service: &Service) -> Result<(), sqlx::Error> {
+    let sql = "INSERT INTO services (id, name, v4, v6, ports, comment, tags, approved, created)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    sqlx::query(sql)
+        .bind(service.id.0)
+        .bind(&service.name)
+        .bind(service.v4.map(|v4| v4.to_string()))
+        .bind(service.v6.map(|v6| v6.to_string()))
+        .bind(json(&service.ports)?)
+        .bind(&service.comment)
+        .bind(json(&service.tags)?)
+        .bind(json(&service.approved)?)
+        .bind(time(service.created))
         .execute(connection)
         .await?;
     Ok(())

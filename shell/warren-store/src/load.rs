@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _};
 use warren_control::rows::{
-    KeyId, NameOrigin, Node, PolicyRow, PreAuthKey, Registered, Revision, Sealed, ServerFacts, SignIn, User,
+    KeyId, NameOrigin, Node, PolicyRow, PreAuthKey, Registered, Revision, Sealed, ServerFacts, Service, ServiceId,
+    SignIn, User,
 };
 use warren_control::{Rows, SoftRow};
 use warren_wire::{NodeId, StableId, UserId};
@@ -46,12 +47,14 @@ impl Store {
             next_user: server.plain("next_user")?,
             next_node: server.plain("next_node")?,
             next_key: server.plain("next_key")?,
+            next_service: server.plain("next_service")?,
         };
         let revision = Revision(server.plain::<i64>("revision")? as u64);
         let users = sqlx::query("SELECT * FROM users ORDER BY id").fetch_all(&mut *connection).await?;
         let sign_ins = sqlx::query("SELECT * FROM sign_ins ORDER BY user_id").fetch_all(&mut *connection).await?;
         let nodes = sqlx::query("SELECT * FROM nodes ORDER BY id").fetch_all(&mut *connection).await?;
         let keys = sqlx::query("SELECT * FROM join_keys ORDER BY id").fetch_all(&mut *connection).await?;
+        let services = sqlx::query("SELECT * FROM services ORDER BY id").fetch_all(&mut *connection).await?;
         let policy = sqlx::query("SELECT * FROM policy").fetch_optional(&mut *connection).await?;
         let soft = sqlx::query("SELECT * FROM soft ORDER BY node_id").fetch_all(&mut *connection).await?;
         transaction.commit().await?;
@@ -61,6 +64,7 @@ impl Store {
             sign_ins: sign_ins.iter().map(sign_in).collect::<Result<_, _>>()?,
             nodes: nodes.iter().map(node).collect::<Result<_, _>>()?,
             keys: keys.iter().map(key).collect::<Result<_, _>>()?,
+            services: services.iter().map(service).collect::<Result<_, _>>()?,
             policy: policy.as_ref().map(policy_row).transpose()?,
             facts,
             soft: soft.iter().filter_map(readable).collect(),
@@ -180,6 +184,21 @@ fn key(row: &SqliteRow) -> Result<Arc<PreAuthKey>, LoadError> {
         revoked: row.plain("revoked")?,
         created: row.time("created")?,
         expiry: row.maybe_time("expiry")?,
+    }))
+}
+
+fn service(row: &SqliteRow) -> Result<Arc<Service>, LoadError> {
+    let row = Reader::new(row, "services", "id")?;
+    Ok(Arc::new(Service {
+        id: ServiceId(row.id),
+        name: row.plain("name")?,
+        v4: row.maybe_parsed("v4")?,
+        v6: row.maybe_parsed("v6")?,
+        ports: row.json("ports")?,
+        comment: row.plain("comment")?,
+        tags: row.json("tags")?,
+        approved: row.json("approved")?,
+        created: row.time("created")?,
     }))
 }
 

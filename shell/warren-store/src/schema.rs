@@ -10,7 +10,7 @@ pub(crate) struct Migration {
 }
 
 /// All steps in order; the first makes schema 1.
-pub(crate) const MIGRATIONS: [Migration; 4] = [
+pub(crate) const MIGRATIONS: [Migration; 5] = [
     Migration {
         up: include_str!("../schema/0001_registry.up.sql"),
         down: include_str!("../schema/0001_registry.down.sql"),
@@ -26,6 +26,10 @@ pub(crate) const MIGRATIONS: [Migration; 4] = [
     Migration {
         up: include_str!("../schema/0004_ended_by_whom.up.sql"),
         down: include_str!("../schema/0004_ended_by_whom.down.sql"),
+    },
+    Migration {
+        up: include_str!("../schema/0005_services.up.sql"),
+        down: include_str!("../schema/0005_services.down.sql"),
     },
 ];
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteRow;
-use warren_control::SoftRow;
+use warren_control::{Offered, SoftRow};
 use warren_wire::{CapabilityVersion, Endpoint, EndpointKind, Hostinfo, NodeId};
 
 use crate::columns::{Reader, json, maybe_time};
@@ -23,8 +23,8 @@ impl Store {
             return Ok(());
         }
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        let sql = "INSERT OR REPLACE INTO soft (node_id, disco, endpoints, hostinfo, capability, last_seen)
-                   SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM nodes WHERE id = ?1)";
+        let sql = "INSERT OR REPLACE INTO soft (node_id, disco, endpoints, hostinfo, capability, last_seen, offered)
+                   SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM nodes WHERE id = ?1)";
         for row in rows {
             let endpoints: Vec<(SocketAddr, u8)> = row.endpoints.iter().map(|e| (e.addr, e.kind.0)).collect();
             sqlx::query(sql)
@@ -34,6 +34,7 @@ impl Store {
                 .bind(json(&*row.hostinfo)?)
                 .bind(row.capability.0)
                 .bind(maybe_time(row.last_seen))
+                .bind(json(&*row.offered)?)
                 .execute(&mut *transaction)
                 .await?;
         }
@@ -52,5 +53,6 @@ pub(crate) fn read(row: &SqliteRow) -> Result<SoftRow, LoadError> {
         hostinfo: Arc::new(row.json::<Hostinfo>("hostinfo")?),
         capability: CapabilityVersion(row.plain("capability")?),
         last_seen: row.maybe_time("last_seen")?,
+        offered: Arc::new(row.json::<Offered>("offered")?),
     })
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use warren_control::Batch;
 use warren_control::rows::{
-    KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, SignIn, SoftRow, User,
+    KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, Service, ServiceId, SignIn, SoftRow,
+    User,
 };
 use warren_wire::{NodeId, UserId};
 
@@ -15,6 +16,7 @@ pub struct Store {
     sign_ins: BTreeMap<UserId, Arc<SignIn>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     keys: BTreeMap<KeyId, Arc<PreAuthKey>>,
+    services: BTreeMap<ServiceId, Arc<Service>>,
     policy: Option<Arc<PolicyRow>>,
     facts: ServerFacts,
     revision: Revision,
@@ -37,6 +39,8 @@ impl Store {
                 }
                 RowChange::PutKey(key) => drop(self.keys.insert(key.id, key)),
                 RowChange::DeleteKey(id) => drop(self.keys.remove(&id)),
+                RowChange::PutService(service) => drop(self.services.insert(service.id, service)),
+                RowChange::DeleteService(id) => drop(self.services.remove(&id)),
                 RowChange::PutPolicy(policy) => self.policy = Some(policy),
                 RowChange::PutFacts(facts) => self.facts = facts,
             }
@@ -58,6 +62,7 @@ impl Store {
             sign_ins: self.sign_ins.values().cloned().collect(),
             nodes: self.nodes.values().cloned().collect(),
             keys: self.keys.values().cloned().collect(),
+            services: self.services.values().cloned().collect(),
             policy: self.policy.clone(),
             facts: self.facts,
             soft: self.soft.values().cloned().collect(),

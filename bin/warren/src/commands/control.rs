@@ -1,4 +1,6 @@
-//! `warren control users|nodes|keys|policy|auth …`: an operator's commands, over the server's admin socket.
+//! `warren control users|nodes|keys|services|policy|auth …`: an operator's commands, over the server's admin socket.
+
+mod services;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -25,6 +27,9 @@ pub enum Operate {
     /// Keys that let devices in without a person
     #[command(subcommand, visible_alias = "preauthkeys", alias = "authkeys", alias = "key")]
     Keys(Keys),
+    /// Addresses of the network's own, at which several devices may answer
+    #[command(subcommand, alias = "service")]
+    Services(services::Services),
     /// Who may reach whom
     #[command(subcommand)]
     Policy(Policy),
@@ -247,6 +252,7 @@ pub async fn run(client: &Client, command: &Operate) -> Result<()> {
         Operate::Users(users) => self::users(client, users).await,
         Operate::Nodes(nodes) => self::nodes(client, nodes).await,
         Operate::Keys(keys) => self::keys(client, keys).await,
+        Operate::Services(command) => services::run(client, command).await,
         Operate::Policy(policy) => self::policy(client, policy).await,
         Operate::Auth(auth) => self::auth(client, auth).await,
         Operate::Health(output) => {

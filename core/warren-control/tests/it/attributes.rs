@@ -62,3 +62,33 @@ fn a_resolver_of_nextdns_is_told_which_device_asks_unless_it_must_not_be() {
     assert_eq!(first(&mut world, r#""nextdns:xyz", "nextdns:no-device-info""#), "https://dns.nextdns.io/xyz");
     assert!(world.control.registry().node(NodeId(1)).is_some());
 }
+
+#[test]
+fn a_new_node_gets_its_address_from_the_pool_that_the_policy_names_for_it() {
+    let mut world = World::new();
+    let (ann, bob) = (world.user("ann"), world.user("bob"));
+    let policy = r#"{
+        "tagOwners": { "tag:a": ["ann@"] },
+        "nodeAttrs": [
+            { "target": ["bob@"], "ipPool": ["100.90.0.8/31"] },
+            { "target": ["tag:a"], "ipPool": ["100.91.0.0/16"] },
+            { "target": ["bob@"], "ipPool": ["100.92.7.0/24"] },
+        ],
+    }"#;
+    world.ask(What::ReplacePolicy { text: policy.to_owned() }).expect("a policy");
+    let keys = [(Some(ann), vec![]), (Some(bob), vec![]), (None, vec!["tag:a"])]
+        .map(|(user, tags)| world.key(user, &tags, REUSABLE));
+    let mut join = |machine: u8, key: &str| world.join(machine, machine + 10, key).v4.expect("an address").to_string();
+    let bobs: Vec<String> = [1, 2, 3].map(|machine| join(machine, &keys[1])).into();
+    assert_eq!(bobs, ["100.90.0.8", "100.90.0.9", "100.92.7.0"], "the next pool when the first is full");
+    assert_eq!((join(4, &keys[0]), join(5, &keys[2])), ("100.64.0.1".to_owned(), "100.91.0.0".to_owned()));
+    let full = r#"{ "nodeAttrs": [{ "target": ["*"], "ipPool": ["100.90.0.8/31"] }] }"#;
+    world.ask(What::ReplacePolicy { text: full.to_owned() }).expect("a policy");
+    let late = world.join(6, 16, &keys[1]);
+    assert_eq!(late.v4.expect("an address").to_string(), "100.64.0.2", "a full pool turns nobody away");
+    assert_eq!(
+        world.join(1, 21, &keys[1]).v4.expect("an address").to_string(),
+        "100.90.0.8",
+        "known nodes keep theirs"
+    );
+}

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use warren_control::rows::KeyId;
-use warren_control::{Control, What};
+use warren_control::rows::{KeyId, ServiceId};
+use warren_control::{Control, ServiceWish, What};
 use warren_wire::{NodeId, UserId};
 
 use crate::world::*;
@@ -49,6 +49,11 @@ fn command() -> impl Strategy<Value = Plan> {
         node.clone().prop_map(|node| Plan::What(What::DisableExpiry { node })),
         node.clone().prop_map(|node| Plan::What(What::SetTags { node, tags: tag_set(&["tag:a"]) })),
         node.prop_map(|node| Plan::What(What::SetRoutes { node, routes: BTreeSet::from([warren_ip::Prefix::ALL_V4]) })),
+        prop::sample::select(vec!["web", "svc:db", "ann", "Bad Name"])
+            .prop_map(|name| Plan::What(What::CreateService { name: name.to_owned(), wish: ServiceWish::default() })),
+        (1_i64..4).prop_map(|id| Plan::What(What::DeleteService { service: ServiceId(id) })),
+        (1_i64..4, (1_i64..8).prop_map(NodeId), any::<bool>())
+            .prop_map(|(id, node, approved)| Plan::What(What::ApproveHost { service: ServiceId(id), node, approved })),
         Just(Plan::What(What::ExpireDue)),
         Just(Plan::Restart),
     ]
@@ -114,7 +119,8 @@ proptest! {
             prop_assert_eq!(&world.control.registry().to_rows(), &rows);
             let loaded = Control::from_rows(&rows, world.settings.clone(), world.now);
             prop_assert!(loaded.is_ok(), "{:?}", loaded.err());
-            let addresses: Vec<_> = rows.nodes.iter().flat_map(|node| node.addresses()).collect();
+            let of_services = rows.services.iter().flat_map(|service| service.addresses());
+            let addresses: Vec<_> = rows.nodes.iter().flat_map(|node| node.addresses()).chain(of_services).collect();
             prop_assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len());
             for node in &rows.nodes {
                 // A record is one machine's for life, and keeps its addresses.

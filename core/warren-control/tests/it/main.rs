@@ -5,5 +5,6 @@ mod history;
 mod people;
 mod registering;
 mod routes;
+mod services;
 mod sessions;
 mod world;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use warren_control::register::RegisterAnswer;
-use warren_control::rows::{KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, SignIn, User};
+use warren_control::rows::{
+    KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, Service, ServiceId, SignIn, User,
+};
 use warren_control::{Actor, Answer, Batch, ChannelId, Command, Control, Refusal, Settings, Snapshot, Staged, What};
 use warren_crypto::{MachinePublic, MachineSecret, NodePublic, NodeSecret, Random, UnixTime};
 use warren_wire::{AuthKey, CapabilityVersion, Hostinfo, NodeId, RegisterAuth, RegisterRequest, UserId};
@@ -17,6 +19,7 @@ pub struct Tables {
     sign_ins: BTreeMap<UserId, Arc<SignIn>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     keys: BTreeMap<KeyId, Arc<PreAuthKey>>,
+    services: BTreeMap<ServiceId, Arc<Service>>,
     policy: Option<Arc<PolicyRow>>,
     facts: ServerFacts,
     revision: Revision,
@@ -35,6 +38,8 @@ impl Tables {
                 RowChange::DeleteNode(id) => drop(self.nodes.remove(&id)),
                 RowChange::PutKey(key) => drop(self.keys.insert(key.id, key)),
                 RowChange::DeleteKey(id) => drop(self.keys.remove(&id)),
+                RowChange::PutService(service) => drop(self.services.insert(service.id, service)),
+                RowChange::DeleteService(id) => drop(self.services.remove(&id)),
                 RowChange::PutPolicy(policy) => self.policy = Some(policy),
                 RowChange::PutFacts(facts) => self.facts = facts,
             }
@@ -48,6 +53,7 @@ impl Tables {
             sign_ins: self.sign_ins.values().cloned().collect(),
             nodes: self.nodes.values().cloned().collect(),
             keys: self.keys.values().cloned().collect(),
+            services: self.services.values().cloned().collect(),
             policy: self.policy.clone(),
             facts: self.facts,
             soft: Vec::new(),

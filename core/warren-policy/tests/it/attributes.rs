@@ -102,6 +102,12 @@ fn targets_and_pools_that_cannot_be_meant_are_refused() {
         let error = Policy::parse(&document(entry)).expect_err(entry).to_string();
         assert!(error.contains(expect), "{error}");
     }
-    let pool = document(r#"{"target": ["autogroup:admin"], "ipPool": ["100.81.0.0/16"]}"#);
-    assert_eq!(Policy::parse(&pool).expect("a pool").not_built(), ["nodeAttrs.ipPool"]);
+    let pool = document(r#"{"target": ["autogroup:tagged"], "ipPool": ["100.81.0.0/16"]}"#);
+    let policy = Policy::parse(&pool).expect("a pool");
+    let pools = |tags: &[&str]| {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        policy.ip_pools(&[], &PolicyNode { tags, ..PolicyNode::default() })
+    };
+    assert_eq!(pools(&["tag:a"]), ["100.81.0.0/16".parse().expect("a prefix")]);
+    assert!(pools(&[]).is_empty());
 }

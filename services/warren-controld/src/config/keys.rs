@@ -120,6 +120,8 @@ warren_io::settings! {
     dns_split: Vec<String>, List;
     /// A JSON list of names beside those of nodes; followed while the server runs.
     dns_extra_records_file: PathBuf, Text;
+    /// A program that makes a TXT record: it is called with name and value. With it nodes can get certificates.
+    set_dns_command: PathBuf, Text;
 }
 
 impl Overrides {

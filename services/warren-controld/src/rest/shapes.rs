@@ -1,7 +1,7 @@
 //! The registry's rows as the API shows them: the one place that converts.
 
 use warren_api::admin;
-use warren_control::rows::{LOCAL_ISSUER, Node, Owner, PreAuthKey, Registered, User};
+use warren_control::rows::{LOCAL_ISSUER, Node, Owner, PreAuthKey, Registered, Service, User};
 use warren_control::{Served, Snapshot};
 use warren_wire::UserId;
 
@@ -70,6 +70,38 @@ pub(super) fn node(node: &Node, snapshot: &Snapshot) -> admin::Node {
         doubled: present.is_some_and(|present| present.doubled),
         authorized: node.approved,
     }
+}
+
+pub(super) fn service(service: &Service, snapshot: &Snapshot) -> admin::Service {
+    admin::Service {
+        name: service.full_name(),
+        addrs: service.addresses().iter().map(|prefix| prefix.addr().to_string()).collect(),
+        ports: service.ports.clone(),
+        comment: service.comment.clone(),
+        tags: service.tags.iter().cloned().collect(),
+        created_at: Some(service.created),
+        hosts: hosts(service, snapshot),
+    }
+}
+
+/// Those that may host it, and those that would.
+pub(super) fn hosts(service: &Service, snapshot: &Snapshot) -> Vec<admin::ServiceHost> {
+    let name = service.full_name();
+    let host = |node: &std::sync::Arc<Node>| {
+        let present = snapshot.present(node.id);
+        let offer = present.and_then(|present| present.offered.services.get(&name));
+        let approved = service.approved.contains(&node.id);
+        (approved || offer.is_some()).then(|| admin::ServiceHost {
+            node_id: node.id.to_string(),
+            name: node.name.clone(),
+            approved,
+            offered: offer.is_some_and(|offer| offer.is_active),
+            ports: offer.map(|offer| offer.ports.clone()).unwrap_or_default(),
+            online: present.is_some_and(|present| present.online),
+            answers: snapshot.served_by(node.id).is_some_and(|served| served.answers_for.contains(&service.id)),
+        })
+    };
+    snapshot.registry().nodes().filter_map(host).collect()
 }
 
 /// Without its secret, which the server does not have.

@@ -13,13 +13,13 @@ use crate::doors::request;
 use crate::world::{PATIENCE, World, start, start_with};
 
 /// The path and query of a link of the server's.
-fn path_of(url: &str) -> String {
+pub fn path_of(url: &str) -> String {
     let url = url::Url::parse(url).expect("a URL");
     url.query().map_or(url.path().to_owned(), |query| format!("{}?{query}", url.path()))
 }
 
 /// Reads on until the server asks something.
-async fn question(maps: &mut Maps) -> warren_wire::PingRequest {
+pub async fn question(maps: &mut Maps) -> warren_wire::PingRequest {
     let asked = async {
         loop {
             let message = maps.next().await.expect("the stream goes on");

@@ -150,11 +150,11 @@ async fn what_is_not_built_says_so_inside_the_channel() {
     let world = start().await;
     let machine = Machine::new(&world, 1, "a").await;
     for (path, expect) in [
-        ("/machine/set-dns", StatusCode::NOT_IMPLEMENTED),
-        ("/machine/id-token", StatusCode::NOT_IMPLEMENTED),
         ("/machine/whoami", StatusCode::OK),
         // They speak for a node that this machine does not have.
         ("/machine/update-health", StatusCode::NOT_FOUND),
+        ("/machine/set-dns", StatusCode::NOT_FOUND),
+        ("/machine/id-token", StatusCode::NOT_FOUND),
         ("/machine/audit-log", StatusCode::NOT_FOUND),
         ("/machine/c2n/0123", StatusCode::NOT_FOUND),
         ("/machine/tka/init/begin", StatusCode::NOT_FOUND),

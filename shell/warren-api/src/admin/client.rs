@@ -13,10 +13,10 @@ use tokio::net::UnixStream;
 use warren_crypto::UnixTime;
 
 use super::shapes::{
-    ApproveRoutes, AskNode, AuthRequest, CreateKey, CreateUser, ExpireKey, ExpireNode, Health, HideEndpoints,
-    KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey,
-    Problem, RegisterMachine, SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer,
-    WaitingAnswer, WaitingMachine,
+    ApproveRoutes, AskNode, AuthRequest, ChangeService, CreateKey, CreateService, CreateUser, ExpireKey, ExpireNode,
+    Health, HideEndpoints, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy,
+    PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer, ServicesAnswer, SetApproved,
+    SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
 };
 use super::{BASE_PATH, HOST};
 
@@ -212,6 +212,39 @@ impl Client {
     /// Forgets a join key (by decimal id).
     pub async fn delete_key(&self, id: &str) -> Result<(), AdminError> {
         self.delete(&format!("preauthkey?id={}", encode(id))).await
+    }
+
+    /// All services.
+    pub async fn services(&self) -> Result<Vec<Service>, AdminError> {
+        Ok(self.get::<ServicesAnswer>("service").await?.vip_services)
+    }
+
+    /// One service by name, with or without `svc:`.
+    pub async fn service(&self, name: &str) -> Result<Service, AdminError> {
+        Ok(self.get::<ServiceAnswer>(&format!("service/{}", encode(name))).await?.service)
+    }
+
+    /// Makes a service.
+    pub async fn create_service(&self, wish: &CreateService) -> Result<Service, AdminError> {
+        Ok(self.post::<ServiceAnswer>("service", wish).await?.service)
+    }
+
+    /// Changes what is said of a service.
+    pub async fn change_service(&self, name: &str, wish: &ChangeService) -> Result<Service, AdminError> {
+        let path = format!("service/{}", encode(name));
+        let body = self.send(Method::PUT, &path, Some(to_bytes(&path, wish)?)).await?;
+        Ok(parse::<ServiceAnswer>(&path, &body)?.service)
+    }
+
+    /// Forgets a service.
+    pub async fn delete_service(&self, name: &str) -> Result<(), AdminError> {
+        self.delete(&format!("service/{}", encode(name))).await
+    }
+
+    /// Lets a node (by decimal id) be a host of a service, or no longer.
+    pub async fn approve_host(&self, name: &str, node: &str, approved: bool) -> Result<Service, AdminError> {
+        let path = format!("service/{}/hosts/{}", encode(name), encode(node));
+        Ok(self.post::<ServiceAnswer>(&path, &SetApproved { approved }).await?.service)
     }
 
     /// The policy in force.

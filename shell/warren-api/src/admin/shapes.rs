@@ -115,6 +115,46 @@ pub struct PreAuthKey {
     pub acl_tags: Vec<String>,
 }
 
+/// Ours: something that the network offers at addresses of its own. Fields as in the field's own API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Service {
+    /// `svc:` and a DNS label.
+    pub name: String,
+    /// IPv4 first.
+    pub addrs: Vec<String>,
+    /// Where it listens: `tcp:443`, `8000-8099`, `*`.
+    pub ports: Vec<String>,
+    /// May be empty.
+    pub comment: String,
+    /// Roles by which `autoApprovers.services` may name it.
+    pub tags: Vec<String>,
+    /// When it was made.
+    pub created_at: Option<UnixTime>,
+    /// Those that may answer there, and those that would.
+    pub hosts: Vec<ServiceHost>,
+}
+
+/// Ours: a node as host of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceHost {
+    /// Decimal number.
+    pub node_id: String,
+    /// First label of its name in the network.
+    pub name: String,
+    /// An operator or the policy lets it.
+    pub approved: bool,
+    /// The node would answer.
+    pub offered: bool,
+    /// Where, as it says.
+    pub ports: Vec<String>,
+    /// Whether it is connected.
+    pub online: bool,
+    /// It is the one that answers now.
+    pub answers: bool,
+}
+
 /// Who may reach whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -177,6 +217,43 @@ pub struct CreateUser {
     pub email: String,
     /// May be empty.
     pub picture_url: String,
+}
+
+/// Ours: wish for a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct CreateService {
+    /// With or without `svc:`.
+    pub name: String,
+    /// As in [`Service::ports`].
+    pub ports: Vec<String>,
+    /// May be empty.
+    pub comment: String,
+    /// As in [`Service::tags`].
+    pub tags: Vec<String>,
+}
+
+/// Ours: what of a service is to change; what is not said stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ChangeService {
+    /// As in [`Service::ports`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<String>>,
+    /// May be empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// As in [`Service::tags`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Vec<String>>,
+}
+
+/// Ours: lets a node be a host of a service, or no longer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetApproved {
+    /// It may.
+    pub approved: bool,
 }
 
 /// Wish for a key.
@@ -336,6 +413,12 @@ answer!(/// `{preAuthKey}`
     KeyAnswer { pre_auth_key: PreAuthKey });
 answer!(/// `{preAuthKeys}`
     KeysAnswer { pre_auth_keys: Vec<PreAuthKey> });
+answer!(/// `{service}`
+    ServiceAnswer { service: Service });
+answer!(/// `{vipServices}`
+    ServicesAnswer { vip_services: Vec<Service> });
+answer!(/// `{hosts}`
+    HostsAnswer { hosts: Vec<ServiceHost> });
 answer!(/// `{waiting}`
     WaitingAnswer { waiting: Vec<WaitingMachine> });
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use warren_control::rows::{KeyId, Revision};
-use warren_control::{SoftRow, What};
+use warren_control::rows::{KeyId, Revision, ServiceId};
+use warren_control::{Offer, Offered, ServiceWish, SoftRow, What};
 use warren_crypto::{DiscoPublic, UnixTime};
 use warren_store::{CommitError, Store};
 use warren_wire::{CapabilityVersion, Endpoint, EndpointKind, Hostinfo, NetInfo, NodeId, RegionId, UserId};
@@ -50,6 +50,15 @@ fn step() -> impl Strategy<Value = Step> {
             node,
             routes: BTreeSet::from(["10.0.0.0/8".parse().expect("a prefix"), "fd00::/8".parse().expect("a prefix")]),
         })),
+        1 => (prop::sample::select(vec!["web", "db"]), any::<bool>()).prop_map(|(name, tagged)| Step::What(What::CreateService {
+            name: name.to_owned(),
+            wish: wish(tagged),
+        })),
+        1 => (1_i64..4, any::<bool>())
+            .prop_map(|(id, tagged)| Step::What(What::ChangeService { service: ServiceId(id), wish: wish(tagged) })),
+        1 => (1_i64..4).prop_map(|id| Step::What(What::DeleteService { service: ServiceId(id) })),
+        1 => (1_i64..4, node.clone(), any::<bool>())
+            .prop_map(|(id, node, approved)| Step::What(What::ApproveHost { service: ServiceId(id), node, approved })),
         1 => (1_i64..6, 1_i64..6).prop_map(|(a, b)| Step::Trade(a, b)),
         1 => "[ -~]{0,20}".prop_map(|comment| Step::What(What::ReplacePolicy {
             text: format!("// {}\n{{}}", comment.replace(char::is_control, "")),
@@ -59,6 +68,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::What(What::ExpireDue)),
         1 => Just(Step::Restart),
     ]
+}
+
+fn wish(tagged: bool) -> ServiceWish {
+    let tags = if tagged { ["tag:a".to_owned()].into() } else { BTreeSet::new() };
+    ServiceWish { ports: vec!["tcp:443".to_owned()], comment: format!("tagged: {tagged}"), tags }
 }
 
 fn soft(node: NodeId, [a, b, c, d]: [u8; 4], os: String) -> SoftRow {
@@ -71,6 +85,10 @@ fn soft(node: NodeId, [a, b, c, d]: [u8; 4], os: String) -> SoftRow {
         endpoints: vec![Endpoint { addr: addr.parse().expect("an address"), kind: EndpointKind(d % 6) }],
         hostinfo: Arc::new(hostinfo),
         capability: CapabilityVersion(113),
+        offered: Arc::new(Offered {
+            hash: format!("h{b}"),
+            services: [("svc:a".to_owned(), Offer { ports: vec!["tcp:443".to_owned()], is_active: c % 2 == 0 })].into(),
+        }),
         last_seen: (b > 99).then(|| UnixTime::from_secs(1_790_000_000 + u64::from(c))),
     }
 }

@@ -39,7 +39,7 @@ async fn a_newer_schema_is_refused_untouched() {
 async fn what_a_node_said_and_nobody_can_read_does_not_keep_the_server_from_starting() {
     let (_folder, path, _server, store) = with_one_node().await;
     store.close().await.expect("closed");
-    run_sql(&path, "INSERT INTO soft VALUES (1, 'nonsense', '[', '{}', -1, 'yesterday')").await;
+    run_sql(&path, "INSERT INTO soft VALUES (1, 'nonsense', '[', '{}', -1, 'yesterday', '?')").await;
     let mut store = Store::open(&path).await.expect("opened");
     let rows = store.load().await.expect("loaded");
     assert!(rows.nodes.len() == 1 && rows.soft.is_empty());

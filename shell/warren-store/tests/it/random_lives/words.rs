@@ -243,6 +243,7 @@ pub fn verdict(answer: &Result<Answer, Refusal>) -> Result<String, String> {
         Ok(Answer::Node(node)) => format!("node {}", node.id.0),
         Ok(Answer::User(user)) => format!("user {}", user.id.0),
         Ok(Answer::Key { key, .. }) => format!("key {}", key.id),
+        Ok(Answer::Service(service)) => format!("service {}", service.id),
         Ok(Answer::Policy { .. }) => "policy".into(),
         Ok(Answer::Done) => "done".into(),
         Ok(Answer::Kept(_)) => "kept".into(),
