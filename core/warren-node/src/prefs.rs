@@ -187,7 +187,9 @@ impl Prefs {
 /// # Errors
 /// [`PrefsError::ControlUrl`] with the reason.
 pub fn parse_control_url(text: &str) -> Result<Url, PrefsError> {
-    let refuse = |why| PrefsError::ControlUrl { url: text.to_owned(), why };
+    // What stands before the host may be a password, and errors end in logs.
+    let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("…@{rest}"));
+    let refuse = |why| PrefsError::ControlUrl { url: shown.clone(), why };
     let url = Url::parse(text).map_err(|_| refuse("it is not a URL"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(refuse("it is neither http nor https"));
@@ -243,6 +245,8 @@ mod tests {
         let url = |url: &str| PrefsEdit { control_url: Some(url.into()), ..PrefsEdit::default() };
         check(url("ftp://x"), "can't use \"ftp://x\" as control server: it is neither http nor https");
         check(url("x"), "can't use \"x\" as control server: it is not a URL");
+        let said = "can't use \"…@127.0.0.1:9\" as control server: it carries a user name or password";
+        check(url("http://ann:secret@127.0.0.1:9"), said);
         check(url("http://192.0.2.1:8080"), "ok");
     }
 

@@ -31,12 +31,14 @@ fn no_key_is_in_a_log_at_any_level_or_in_what_services_say_of_themselves() {
     if !warren_e2e::inside() {
         return;
     }
-    let folder = std::env::temp_dir().join(format!("warren-secrets-{}", std::process::id()));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
+    let folder = std::env::temp_dir().join(format!("warren-secrets-{now}"));
     // All that is started below says everything that it can.
     let host = Machine::new("secrets", &folder).with_variable("WARREN_LOG", "trace");
-    let control = Control::start(&host, "control", "127.0.0.1:8080", &[]);
+    let relay = Relay::start(&host, "relay", "127.0.0.1", 901, "http://127.0.0.1:8080");
+    let map = Relay::merge_maps(&[&relay], &[]).display().to_string();
+    let control = Control::start(&host, "control", "127.0.0.1:8080", &["--no-relay", "--relay-map", &map]);
     let key = control.key("ann");
-    let relay = Relay::start(&host, "relay", "127.0.0.1", 901, &control.url);
     let a = Node::start(&host, "a", Mode::Userspace, &[]);
     let b = Node::start(&host, "b", Mode::Userspace, &["--port", "0", "--socks5-server", "127.0.0.1:1056"]);
     let mut said = Vec::new();
@@ -100,6 +102,10 @@ fn no_key_is_in_a_log_at_any_level_or_in_what_services_say_of_themselves() {
         }
     }
     a.run(&["logout"]);
+    till(PATIENCE, "the relay's word on it", || {
+        let log = relay.process.log();
+        if log.contains("DEBUG") { Ok(()) } else { Err(log) }
+    });
     assert!(secrets.len() >= 8, "{}", secrets.len());
     // A relay has little to say.
     for (process, least) in [(control.process, 20), (relay.process, 1), (a.process, 20), (b.process, 20)] {
