@@ -269,7 +269,7 @@ fn kernel_interfaces_carry_both_families_and_iperf_both_ways() {
         let answer: Value = serde_json::from_slice(&text).expect("iperf3 prints JSON");
         let bits = answer["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0);
         println!("kernel to kernel, {target} {way}: {:.0} Mbit/s", bits / 1e6);
-        assert!(bits > 10e6, "only {bits} bit/s");
+        assert!(bits > 10e6, "only {bits} bit/s: {answer}");
     }
 }
 
@@ -296,7 +296,7 @@ fn a_kernel_node_and_a_user_space_node_exchange_data_both_ways() {
         let answer: Value = serde_json::from_slice(&text).expect("iperf3 prints JSON");
         let bits = answer["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0);
         println!("kernel to user space {way}: {:.0} Mbit/s", bits / 1e6);
-        assert!(bits > 10e6, "only {bits} bit/s");
+        assert!(bits > 10e6, "only {bits} bit/s: {answer}");
     }
 }
 
