@@ -157,7 +157,7 @@ fn other(settings: &Settings, a: &Machine, b: &Machine, name: &str) -> Result<Ve
 fn measure(settings: &Settings, a: &Machine, b: &Machine, target: &str, tunnel: &[&Process]) -> Vec<Run> {
     let _server = b.start("iperf3", "iperf3", &["-s"]);
     till(PATIENCE, "iperf3 to listen", || {
-        a.try_sh(&format!("iperf3 -c {target} -t 1 -J >/dev/null"))
+        a.try_sh(&format!("iperf3 -c {target} -t 1 >/dev/null"))
             .status
             .success()
             .then_some(())
