@@ -152,6 +152,16 @@ impl Pending {
         }
     }
 
+    /// Drops what this machine waited for with other node keys, and names it. A client waits with the last key that it made:
+    /// to approve an older one would take its key away from a node that is in.
+    pub(crate) fn outdate(&mut self, machine: MachinePublic, node_key: NodePublic) -> Vec<AuthId> {
+        let is_old =
+            |waiting: &Waiting| waiting.machine == machine && waiting.node_key != node_key && waiting.verdict.is_none();
+        let old: Vec<AuthId> = self.entries.iter().filter(|(_, waiting)| is_old(waiting)).map(|(id, _)| *id).collect();
+        old.iter().for_each(|id| self.remove(*id));
+        old
+    }
+
     /// All that wait for a verdict.
     pub fn undecided(&self, now: UnixTime) -> impl Iterator<Item = (AuthId, &Waiting)> {
         let open = self.entries.iter().filter(move |(_, waiting)| waiting.verdict.is_none() && !is_over(waiting, now));

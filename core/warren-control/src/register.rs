@@ -190,6 +190,7 @@ impl Staged {
                 let request = Arc::clone(request);
                 let node_key = request.node_key;
                 let source = self.source();
+                self.outdate(machine, node_key);
                 let waiting = Waiting { machine, node_key, request, source, since: now, verdict: None };
                 let id = self.state.pending.add(waiting, now, random);
                 self.events.push(Event::RegistrationWaiting(id));
@@ -529,8 +530,15 @@ impl Staged {
                 node
             }
         };
+        self.outdate(machine, node_key);
         self.hear(&node, request, now);
         Ok(self.authorized(node))
+    }
+
+    /// Links that the machine asked for with other node keys are void, and whoever waits at one hears so.
+    fn outdate(&mut self, machine: MachinePublic, node_key: NodePublic) {
+        let old = self.state.pending.outdate(machine, node_key);
+        self.events.extend(old.into_iter().map(Event::RegistrationSettled));
     }
 
     /// The node that this machine already is for this owner. For a person: their node on the machine, else a tagged

@@ -158,9 +158,13 @@ impl Run {
             });
             let Some(node) = stray else { return Ok(()) };
             if self.lab.elapsed() > begin + SETTLED_BY {
-                return Err(self.failure(format!(
-                    "{node:?} holds another map than the control server would make for it, or has no home"
-                )));
+                let what = match (self.lab.home_is_told(node), self.lab.holds_its_map(node)) {
+                    (_, Some(false)) => "holds another map than the control server would make for it",
+                    (_, None) => "is unknown to the control server, or has no map",
+                    (false, Some(true)) => "has told the control server of no home",
+                    (true, Some(true)) => "is well by now",
+                };
+                return Err(self.failure(format!("{node:?} {what}; it says of itself: {}", self.lab.says(node))));
             }
             self.pass(Duration::from_millis(100));
         }

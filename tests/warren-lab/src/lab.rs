@@ -336,6 +336,13 @@ impl Lab {
         Some(equivalent(held, &truth))
     }
 
+    /// What a node shows its person.
+    pub fn says(&self, node: NodeNo) -> String {
+        let host = &self.nodes[node.0];
+        let status = host.node().map(|node| node.status(self.world.now(), host.wall(&self.world)));
+        status.map_or_else(|| "nothing, it does not run".to_owned(), |status| format!("{status:?}"))
+    }
+
     /// Whether the control server knows at which relay a node listens.
     pub fn home_is_told(&self, node: NodeNo) -> bool {
         let (Some(control), Some(key)) = (self.control.control(), self.nodes[node.0].key()) else { return false };

@@ -413,6 +413,23 @@ fn a_link_is_good_for_its_machine_and_for_fifteen_minutes() {
 }
 
 #[test]
+fn a_link_that_was_asked_for_with_an_older_key_is_void() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let join = world.key(Some(ann), &[], REUSABLE);
+    let (first, _) = link(world.ask(register(1, 11, None, |_| {})));
+    let (second, url) = link(world.ask(register(1, 12, None, |_| {})));
+    let (other, _) = link(world.ask(register(2, 21, None, |_| {})));
+    assert!(world.control.waiting(first, world.wall).is_none(), "the machine waits with another key");
+    check(&mut world, register(1, 13, Some(&join), |_| {}), "in 1");
+    assert!(world.control.waiting(second, world.wall).is_none(), "approved, it would take the node's key away");
+    assert!(world.control.waiting(other, world.wall).is_some());
+    // Whoever waits there is told to ask anew.
+    let follow = |request: &mut RegisterRequest| request.followup = url.clone();
+    check(&mut world, register(1, 12, None, follow), "visit");
+}
+
+#[test]
 fn waiting_machines_are_bounded_and_one_cannot_push_out_the_others() {
     let mut world = World::new();
     let (patient, _) = link(world.ask(register(1, 11, None, |_| {})));

@@ -722,8 +722,14 @@ impl Model {
         if ephemeral && !self.connected.contains(&id) {
             self.away.insert(id, now + GRACE + EPHEMERAL_TIMEOUT);
         }
+        self.outdate(request.machine, request.key);
         self.hear(id, request);
         format!("in {id}")
+    }
+
+    /// A machine waits with its last key only.
+    fn outdate(&mut self, machine: u8, key: u8) {
+        self.waiting.retain(|_, w| w.verdict.is_some() || w.request.machine != machine || w.request.key == key);
     }
 
     fn free_name(&self, base: &str, own: i64) -> String {
@@ -817,6 +823,7 @@ impl Model {
     pub fn name_link(&mut self, id: AuthId) {
         assert!(!self.waiting.contains_key(&id), "a link was given twice");
         let request = self.new_link.take().expect("a link was made");
+        self.outdate(request.machine, request.key);
         self.waiting.insert(id, Waiting { request, since: self.now, verdict: None });
     }
 
