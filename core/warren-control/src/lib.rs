@@ -14,6 +14,7 @@
 //! | [`offers`] | which services nodes say that they would host |
 //! | [`event`] | what was decided, and who must hear of it |
 //! | [`clones`] | two machines with one state |
+//! | [`shell_checks`] | shell sessions that a person or an operator must let in |
 //! | [`presence`] | what nodes say about themselves, beside the registry |
 //! | [`snapshot`] | what everyone reads |
 //! | [`map_session`] | what one map stream sends next |
@@ -66,6 +67,7 @@ mod routes;
 pub mod rows;
 pub mod services;
 pub mod settings;
+pub mod shell_checks;
 pub mod snapshot;
 pub mod staged;
 mod table;
@@ -90,6 +92,7 @@ pub use routes::Served;
 pub use rows::{AuditLine, RowChange, Rows, SoftRow};
 pub use services::ServiceWish;
 pub use settings::{DnsSettings, Settings, SettingsError};
+pub use shell_checks::{CheckRefusal, CheckStep, CheckVerdict, ShellCheck, ShellChecks, ShellSession};
 pub use snapshot::{MapError, Snapshot};
 pub use staged::{Batch, Staged};
 pub use warren_policy::{CheckPeriod, SshCheck};

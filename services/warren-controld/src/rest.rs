@@ -191,10 +191,12 @@ impl Asked {
         }
     }
 
+    fn actor(&self) -> Actor {
+        Actor::Operator { name: format!("uid {}", self.operator.caller.uid), door: "admin socket" }
+    }
+
     async fn command(&self, what: What) -> Result<Answer, RestError> {
-        let name = format!("uid {}", self.operator.caller.uid);
-        let actor = Actor::Operator { name, door: "admin socket" };
-        Ok(self.shared.registry.command(Command { actor, what }).await?)
+        Ok(self.shared.registry.command(Command { actor: self.actor(), what }).await?)
     }
 }
 

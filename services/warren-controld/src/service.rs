@@ -305,7 +305,7 @@ impl Service {
             .below("/oidc/start/", move |request, peer| oidc::flow::start(Arc::clone(&for_sign_in), request, peer))
             .at(oidc::CALLBACK, to!(oidc::flow::callback))
             .below("/oidc/confirm/", to!(oidc::flow::confirm))
-            .below("/auth/", to!(crate::ssh_checks::page))
+            .below("/auth/", to!(pages::shell))
             .below("/get/", to!(crate::download::answer))
     }
 

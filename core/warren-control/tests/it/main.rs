@@ -7,4 +7,5 @@ mod registering;
 mod routes;
 mod services;
 mod sessions;
+mod shell_checks;
 mod world;

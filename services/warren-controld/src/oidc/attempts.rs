@@ -1,6 +1,6 @@
 //! Sign-ins between their steps: who was sent away, and who is back and has not said yes yet.
 //!
-//! Each belongs to one browser, by a cookie, and to one waiting device. A step can be taken once, whoever asks; what
+//! Each belongs to one browser, by a cookie, and to one errand. A step can be taken once, whoever asks; what
 //! comes from another browser changes nothing. Soft, and in memory: a restart forgets them, and people begin again from
 //! their link. Several servers that share the work would share this table, and nothing else of signing in.
 
@@ -16,17 +16,17 @@ use warren_crypto::{Random, UnixTime, ct_eq, sha256};
 use warren_ip::{heaviest, source_of};
 use warren_oidc::{Login, Secret};
 
-/// As long as a device's link is good.
+/// As long as the link that led here is good.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// Anybody with a device's link can begin, so this bounds memory; the oldest of the source that has most goes first.
+/// Anybody with a link can begin, so this bounds memory; the oldest of the source that has most goes first.
 const MOST: usize = 1024;
 
 /// From one source: an office in which many join at once stays below.
 const MOST_PER_SOURCE: usize = 256;
 
-/// For one device; a person has a few browsers.
-const MOST_PER_DEVICE: usize = 16;
+/// For one errand; a person has a few browsers.
+const MOST_PER_ERRAND: usize = 16;
 
 /// All of them, by state.
 #[derive(Default)]
@@ -35,7 +35,7 @@ pub(super) struct Attempts {
 }
 
 struct Attempt {
-    device: AuthId,
+    errand: Errand,
     /// Where the browser is, as [`source_of`] counts.
     source: IpAddr,
     /// SHA-256 of the cookie's value.
@@ -53,7 +53,7 @@ enum Step {
     Done,
 }
 
-/// Somebody who has signed in for a device.
+/// Somebody who has signed in.
 #[derive(Clone)]
 pub(super) struct Back {
     pub(super) person: Person,
@@ -61,6 +61,31 @@ pub(super) struct Back {
     pub(super) until: Option<UnixTime>,
     /// Comes back with the form, and with nothing else.
     pub(super) form_token: Secret,
+}
+
+/// What somebody signs in for, by the id of the link that led here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// A device waits to become theirs.
+    Device(AuthId),
+    /// A shell is opened from a device of theirs.
+    Shell(AuthId),
+}
+
+impl Errand {
+    pub(crate) fn id(self) -> AuthId {
+        match self {
+            Self::Device(id) | Self::Shell(id) => id,
+        }
+    }
+
+    /// The path of the page where it began, and that says what became of it.
+    pub(crate) fn page(self) -> String {
+        match self {
+            Self::Device(id) => format!("/register/{id}"),
+            Self::Shell(id) => format!("/auth/{id}"),
+        }
+    }
 }
 
 /// What a browser needs to go on.
@@ -87,10 +112,10 @@ pub(super) enum Lost {
 }
 
 impl Attempts {
-    pub(super) fn begin(&mut self, device: AuthId, from: IpAddr, now: Instant, random: &mut Random) -> Begun {
+    pub(super) fn begin(&mut self, errand: Errand, from: IpAddr, now: Instant, random: &mut Random) -> Begun {
         let source = source_of(from);
         self.by_state.retain(|_, attempt| now.saturating_duration_since(attempt.since) < LIFETIME);
-        self.make_room(MOST_PER_DEVICE, |attempt| attempt.device == device);
+        self.make_room(MOST_PER_ERRAND, |attempt| attempt.errand == errand);
         self.make_room(MOST_PER_SOURCE, |attempt| attempt.source == source);
         if self.by_state.len() >= MOST
             && let Some(most) = heaviest(self.by_state.values().map(|attempt| attempt.source))
@@ -102,15 +127,15 @@ impl Attempts {
         let cookie = word(random);
         let browser = sha256(cookie.expose().as_bytes());
         let step = Step::Away(Box::new(login.clone()));
-        self.by_state.insert(login.state.clone(), Attempt { device, source, browser, since: now, step });
+        self.by_state.insert(login.state.clone(), Attempt { errand, source, browser, since: now, step });
         Begun { login, cookie }
     }
 
     /// The person is back from the provider: what they were sent away with, this once.
-    pub(super) fn take(&mut self, state: &str, cookie: &str, now: Instant) -> Result<(AuthId, Login), Lost> {
+    pub(super) fn take(&mut self, state: &str, cookie: &str, now: Instant) -> Result<(Errand, Login), Lost> {
         let attempt = self.find(state, cookie, now)?;
         match std::mem::replace(&mut attempt.step, Step::Done) {
-            Step::Away(login) => Ok((attempt.device, *login)),
+            Step::Away(login) => Ok((attempt.errand, *login)),
             other => {
                 attempt.step = other;
                 Err(Lost::Used)
@@ -133,10 +158,10 @@ impl Attempts {
     }
 
     /// Who has signed in, to be asked.
-    pub(super) fn look(&mut self, state: &str, cookie: &str, now: Instant) -> Result<(AuthId, Back), Lost> {
+    pub(super) fn look(&mut self, state: &str, cookie: &str, now: Instant) -> Result<(Errand, Back), Lost> {
         let attempt = self.find(state, cookie, now)?;
         match &attempt.step {
-            Step::Back(back) => Ok((attempt.device, Back::clone(back))),
+            Step::Back(back) => Ok((attempt.errand, Back::clone(back))),
             Step::Away(_) => Err(Lost::Unknown),
             Step::Done => Err(Lost::Used),
         }
@@ -149,13 +174,13 @@ impl Attempts {
         cookie: &str,
         form_token: &str,
         now: Instant,
-    ) -> Result<(AuthId, Back), Lost> {
-        let (device, back) = self.look(state, cookie, now)?;
+    ) -> Result<(Errand, Back), Lost> {
+        let (errand, back) = self.look(state, cookie, now)?;
         if !ct_eq(back.form_token.expose().as_bytes(), form_token.as_bytes()) {
             return Err(Lost::Form);
         }
         self.find(state, cookie, now)?.step = Step::Done;
-        Ok((device, back))
+        Ok((errand, back))
     }
 
     /// Whether it was begun here, by whichever browser.
@@ -199,10 +224,10 @@ mod tests {
         Party { attempts: Attempts::default(), random: Random::from_seed([3; 32]), now: Instant::now() }
     }
 
-    fn device(number: u16) -> AuthId {
+    fn device(number: u16) -> Errand {
         let mut bytes = [0; 16];
         bytes[..2].copy_from_slice(&number.to_be_bytes());
-        AuthId::from_bytes(bytes)
+        Errand::Device(AuthId::from_bytes(bytes))
     }
 
     #[test]
@@ -238,7 +263,7 @@ mod tests {
         for number in 0..40 {
             attempts.begin(device(7), HERE, now + Duration::from_secs(number), &mut random);
         }
-        assert_eq!(attempts.by_state.len(), 1 + MOST_PER_DEVICE);
+        assert_eq!(attempts.by_state.len(), 1 + MOST_PER_ERRAND);
         for number in 0..2000 {
             attempts.begin(device(number), HERE, now + Duration::from_secs(60), &mut random);
         }

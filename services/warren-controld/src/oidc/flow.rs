@@ -9,12 +9,12 @@ use std::time::Duration;
 use http::header::{COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use warren_control::{Actor, Answer, AuthId, Command, Refusal, What};
+use warren_control::{Actor, Answer, AuthId, CheckRefusal, CheckStep, CheckVerdict, Command, Person, Refusal, What};
 use warren_io::answer::{self, Body};
 use warren_io::listener::Peer;
 use warren_oidc::Secret;
 
-use super::attempts::{Attempts, Back, Lost};
+use super::attempts::{Attempts, Back, Errand, Lost};
 use super::provider::VouchError;
 use super::{SignIn, provider};
 use crate::registry::CommandError;
@@ -36,18 +36,20 @@ const NAME_LETTERS: usize = 8;
 enum NotSignedIn {
     #[error("no identity provider is configured here")]
     Off,
-    #[error("this device does not wait (any more)")]
-    NotWaiting(Option<AuthId>),
+    #[error("nothing waits at this link (any more)")]
+    NotWaiting(Option<Errand>),
     #[error(transparent)]
     Lost(#[from] Lost),
     #[error("the provider's answer is not complete")]
     Incomplete,
     #[error("the provider said no: {said}")]
-    Declined { id: AuthId, said: String },
+    Declined { errand: Errand, said: String },
     #[error("{source}")]
-    Vouch { id: AuthId, source: VouchError },
+    Vouch { errand: Errand, source: VouchError },
     #[error("{source}")]
-    Command { id: AuthId, source: CommandError },
+    Command { errand: Errand, source: CommandError },
+    #[error("{source}")]
+    Check { errand: Errand, source: CheckRefusal },
     #[error("the form cannot be read")]
     Form,
     #[error("this address is asked for with {0}")]
@@ -55,10 +57,11 @@ enum NotSignedIn {
 }
 
 impl NotSignedIn {
-    fn id(&self) -> Option<AuthId> {
+    fn errand(&self) -> Option<Errand> {
         match self {
-            Self::Declined { id, .. } | Self::Vouch { id, .. } | Self::Command { id, .. } => Some(*id),
-            Self::NotWaiting(id) => *id,
+            Self::Declined { errand, .. } | Self::Vouch { errand, .. } => Some(*errand),
+            Self::Command { errand, .. } | Self::Check { errand, .. } => Some(*errand),
+            Self::NotWaiting(errand) => *errand,
             Self::Off | Self::Lost(_) | Self::Incomplete | Self::Form | Self::Method(_) => None,
         }
     }
@@ -71,6 +74,9 @@ impl NotSignedIn {
             Self::Declined { .. } => StatusCode::FORBIDDEN,
             Self::Vouch { source, .. } if source.is_about_the_person() => StatusCode::FORBIDDEN,
             Self::Vouch { .. } => StatusCode::BAD_GATEWAY,
+            Self::Check { source: CheckRefusal::Unknown, .. } => StatusCode::NOT_FOUND,
+            Self::Check { source: CheckRefusal::Answered, .. } => StatusCode::CONFLICT,
+            Self::Check { source: CheckRefusal::NotTheirs { .. }, .. } => StatusCode::FORBIDDEN,
             Self::Command { source: CommandError::Unavailable(_), .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Command { source: CommandError::Refused(refusal), .. } => match refusal {
                 Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
@@ -85,20 +91,20 @@ impl NotSignedIn {
             Self::Off | Self::NotWaiting(_) | Self::Lost(Lost::Unknown) => true,
             Self::Incomplete | Self::Form | Self::Method(_) => true,
             Self::Lost(Lost::OtherBrowser | Lost::Used | Lost::Form) => false,
-            Self::Declined { .. } | Self::Vouch { .. } | Self::Command { .. } => false,
+            Self::Declined { .. } | Self::Vouch { .. } | Self::Command { .. } | Self::Check { .. } => false,
         }
     }
 
     fn page(&self) -> Response<Body> {
-        let registration = self.id().map(|id| id.to_string());
-        let registration = registration.as_deref();
+        let link = self.errand().map(|errand| errand.id().to_string());
+        let link = link.as_deref();
         if self.is_anybodys() {
-            tracing::debug!(registration, reason = %self, "a sign-in was refused");
+            tracing::debug!(link, reason = %self, "a sign-in was refused");
         } else {
             // Whether the provider or a person is at fault, somebody wants to know why it did not work.
-            tracing::warn!(registration, reason = %self, "a sign-in was refused");
+            tracing::warn!(link, reason = %self, "a sign-in was refused");
         }
-        pages::refused(self.status(), &self.to_string(), self.id())
+        pages::refused(self.status(), &self.to_string(), self.errand())
     }
 }
 
@@ -111,15 +117,25 @@ pub(crate) async fn start(shared: Arc<Shared>, request: Request<Incoming>, peer:
         }
         let id = request.uri().path().strip_prefix("/oidc/start/").and_then(|id| id.parse::<AuthId>().ok());
         let id = id.ok_or(NotSignedIn::NotWaiting(None))?;
-        if shared.registry.waiting(id).is_none_or(|waiting| waiting.verdict.is_some()) {
-            return Err(NotSignedIn::NotWaiting(Some(id)));
-        }
-        let begun = sign_in.attempts().begin(id, peer.address.ip(), clock::now(), &mut shared.seeds.fork());
-        let url = sign_in.provider.login_url(&begun.login).await.map_err(|source| NotSignedIn::Vouch { id, source })?;
+        let errand = errand(&shared, id)?;
+        let begun = sign_in.attempts().begin(errand, peer.address.ip(), clock::now(), &mut shared.seeds.fork());
+        let url = sign_in.provider.login_url(&begun.login).await;
+        let url = url.map_err(|source| NotSignedIn::Vouch { errand, source })?;
         let cookie = sign_in.cookie(&begun.login.state, begun.cookie.expose(), COOKIE_SECONDS);
         Ok(go_to(url.as_str(), Some(cookie)))
     };
     begin.await.unwrap_or_else(|error: NotSignedIn| error.page())
+}
+
+/// What waits at this link for somebody to sign in.
+fn errand(shared: &Shared, id: AuthId) -> Result<Errand, NotSignedIn> {
+    if let Some(check) = shared.ssh_checks.check(id, &shared.registry.snapshot()) {
+        let errand = Errand::Shell(id);
+        return if check.step == CheckStep::Open { Ok(errand) } else { Err(NotSignedIn::NotWaiting(Some(errand))) };
+    }
+    let errand = Errand::Device(id);
+    let is_open = shared.registry.waiting(id).is_some_and(|waiting| waiting.verdict.is_none());
+    if is_open { Ok(errand) } else { Err(NotSignedIn::NotWaiting(Some(errand))) }
 }
 
 /// `/oidc/callback`: back from the provider.
@@ -133,8 +149,8 @@ pub(crate) async fn callback(shared: Arc<Shared>, request: Request<Incoming>) ->
         let fields = Fields::read(query.as_bytes());
         let state = fields.get("state").ok_or(NotSignedIn::Incomplete)?;
         let cookie = sign_in.cookie_of(request.headers(), state)?;
-        let (id, login) = sign_in.attempts().take(state, cookie, clock::now())?;
-        let vouch = |source| NotSignedIn::Vouch { id, source };
+        let (errand, login) = sign_in.attempts().take(state, cookie, clock::now())?;
+        let vouch = |source| NotSignedIn::Vouch { errand, source };
         sign_in.provider.check_issuer(fields.get("iss")).await.map_err(vouch)?;
         if let Some(error) = fields.get("error") {
             let said = match fields.get("error_description") {
@@ -142,11 +158,16 @@ pub(crate) async fn callback(shared: Arc<Shared>, request: Request<Incoming>) ->
                 None => error.to_owned(),
             };
             let said = said.chars().filter(|c| !c.is_control()).take(200).collect();
-            return Err(NotSignedIn::Declined { id, said });
+            return Err(NotSignedIn::Declined { errand, said });
         }
         let code = Secret::new(fields.get("code").ok_or(NotSignedIn::Incomplete)?);
         let vouched = sign_in.provider.redeem(&login, &code).await.map_err(vouch)?;
         let provider::Vouched { person, refresh, until } = vouched;
+        if let Errand::Shell(id) = errand {
+            // Somebody else hears it now, and not after they said yes.
+            let check = shared.ssh_checks.may_answer(id, &actor(&person), &shared.registry.snapshot());
+            check.map_err(|source| NotSignedIn::Check { errand, source })?;
+        }
         let refresh = refresh.and_then(|token| sign_in.sealer.seal(&token, &person.issuer, &person.subject));
         sign_in.attempts().came_back(state, person, refresh, until, &mut shared.seeds.fork());
         // Another address, so that the code is in no history and going back does not use it twice.
@@ -172,15 +193,18 @@ pub(crate) async fn confirm(shared: Arc<Shared>, request: Request<Incoming>) -> 
                 let body = answer::read_body(body, LARGEST_FORM, FORM_DEADLINE).await.map_err(|_| NotSignedIn::Form)?;
                 let fields = Fields::read(&body);
                 let token = fields.get("token").unwrap_or_default();
-                let (id, back) = sign_in.attempts().finish(state, cookie, token, clock::now())?;
+                let (errand, back) = sign_in.attempts().finish(state, cookie, token, clock::now())?;
                 let wanted = match fields.get("verdict") {
                     Some("add") => true,
                     Some("refuse") => false,
                     _ => return Err(NotSignedIn::Form),
                 };
-                carry_out(&shared, id, back, wanted).await?;
+                match errand {
+                    Errand::Device(id) => carry_out(&shared, id, back, wanted).await?,
+                    Errand::Shell(id) => answer_check(&shared, id, &back.person, wanted)?,
+                }
                 let forget = sign_in.cookie(state, "", 0);
-                Ok(go_to(&format!("/register/{id}"), Some(forget)))
+                Ok(go_to(&errand.page(), Some(forget)))
             }
             _ => Err(NotSignedIn::Method("GET or POST")),
         }
@@ -189,29 +213,51 @@ pub(crate) async fn confirm(shared: Arc<Shared>, request: Request<Incoming>) -> 
 }
 
 async fn ask(shared: &Shared, sign_in: &SignIn, state: &str, cookie: &str) -> Result<Response<Body>, NotSignedIn> {
-    let (id, back) = sign_in.attempts().look(state, cookie, clock::now())?;
-    let waiting = shared.registry.waiting(id).filter(|waiting| waiting.verdict.is_none());
-    let waiting = waiting.ok_or(NotSignedIn::NotWaiting(Some(id)))?;
-    Ok(pages::confirm(id, &waiting, &back.person, state, back.form_token.expose()))
+    let (errand, back) = sign_in.attempts().look(state, cookie, clock::now())?;
+    let token = back.form_token.expose();
+    match errand {
+        Errand::Device(id) => {
+            let waiting = shared.registry.waiting(id).filter(|waiting| waiting.verdict.is_none());
+            let waiting = waiting.ok_or(NotSignedIn::NotWaiting(Some(errand)))?;
+            Ok(pages::confirm(id, &waiting, &back.person, state, token))
+        }
+        Errand::Shell(id) => {
+            let snapshot = shared.registry.snapshot();
+            let check = shared.ssh_checks.may_answer(id, &actor(&back.person), &snapshot);
+            let check = check.map_err(|source| NotSignedIn::Check { errand, source })?;
+            Ok(pages::confirm_shell(&snapshot, &check.session, &back.person, state, token))
+        }
+    }
+}
+
+/// What the person's sign-in kept for later is not kept: it proves who they are now, and nothing else.
+fn answer_check(shared: &Shared, id: AuthId, person: &Person, wanted: bool) -> Result<(), NotSignedIn> {
+    let verdict = if wanted { CheckVerdict::LetIn } else { CheckVerdict::TurnedAway };
+    let answered = shared.ssh_checks.answer(id, verdict, &actor(person), &shared.registry.snapshot());
+    answered.map_err(|source| NotSignedIn::Check { errand: Errand::Shell(id), source })
+}
+
+fn actor(person: &Person) -> Actor {
+    Actor::Person { issuer: person.issuer.clone(), subject: person.subject.clone() }
 }
 
 async fn carry_out(shared: &Shared, id: AuthId, back: Back, wanted: bool) -> Result<(), NotSignedIn> {
     let Back { person, refresh, until, .. } = back;
-    let actor = Actor::Person { issuer: person.issuer.clone(), subject: person.subject.clone() };
+    let (actor, errand) = (actor(&person), Errand::Device(id));
     let what = match wanted {
         true => What::Enrol { id, person: Box::new(person), refresh, until },
         false => What::RejectRegistration { id },
     };
     match shared.registry.command(Command { actor, what }).await {
-        Ok(Answer::Refused(refusal)) => Err(NotSignedIn::Command { id, source: Refusal::from(refusal).into() }),
+        Ok(Answer::Refused(refusal)) => Err(NotSignedIn::Command { errand, source: Refusal::from(refusal).into() }),
         Ok(_) => {
             tracing::info!(registration = %id, added = wanted, "a person has answered for a device");
             Ok(())
         }
         Err(CommandError::Refused(Refusal::NotFound { kind: "registration", .. })) => {
-            Err(NotSignedIn::NotWaiting(Some(id)))
+            Err(NotSignedIn::NotWaiting(Some(errand)))
         }
-        Err(source) => Err(NotSignedIn::Command { id, source }),
+        Err(source) => Err(NotSignedIn::Command { errand, source }),
     }
 }
 

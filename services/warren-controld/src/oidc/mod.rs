@@ -1,4 +1,4 @@
-//! People who sign in at an identity provider, and the devices that become theirs.
+//! People who sign in at an identity provider: devices become theirs, and shells that a rule checks are let in.
 //!
 //! ```text
 //! /register/<id>          "a device wants to join": name, system, code            (page)
@@ -7,6 +7,8 @@
 //! /oidc/confirm/<state>   "add this device?": who, which device, the code          (page, POST with a token)
 //! /register/<id>          "this device is in", or waits for an operator           (page)
 //! ```
+//!
+//! For a shell it is the same way from `/auth/<id>` and back, and only the person whose device it comes from may say yes.
 //!
 //! | module | what |
 //! |---|---|
@@ -35,6 +37,7 @@ use warren_oidc::Profile;
 use crate::config::{Config, ConfigError, SignInConfig};
 use crate::service::Shared;
 use attempts::Attempts;
+pub(crate) use attempts::Errand;
 use provider::ProviderLink;
 use seal::Sealer;
 

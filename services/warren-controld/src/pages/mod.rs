@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `register` | where a device sends its person: sign in, wait, done, turned away |
 //! | `sign_in` | after the provider: add this device?, and why not |
+//! | `shell` | where somebody who opens a shell is sent: sign in, wait, let in, turned away |
 //! | `join` | how to join, for each system |
 
 mod join;
 mod register;
+mod shell;
 mod sign_in;
 
 use std::fmt::Write as _;
@@ -25,6 +27,7 @@ use crate::service::Shared;
 
 pub(crate) use join::join;
 pub(crate) use register::register;
+pub(crate) use shell::{confirm_shell, shell};
 pub(crate) use sign_in::{confirm, refused};
 
 const STYLE: &str = "*{box-sizing:border-box}body{font:17px/1.5 system-ui,sans-serif;max-width:34rem;margin:0 auto;\

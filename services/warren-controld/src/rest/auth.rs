@@ -2,7 +2,7 @@
 
 use http::Response;
 use warren_api::admin::{AuthRequest, RegisterMachine, WaitingAnswer, WaitingMachine};
-use warren_control::{AuthId, Waiting, What};
+use warren_control::{AuthId, CheckRefusal, CheckVerdict, Refusal, Waiting, What};
 use warren_io::answer::{self, Body};
 
 use super::{Asked, RestError, nodes, nothing, user_id};
@@ -34,7 +34,7 @@ pub(super) async fn register(asked: &Asked) -> Result<Response<Body>, RestError>
 pub(super) async fn approve(asked: &Asked) -> Result<Response<Body>, RestError> {
     let AuthRequest { auth_id } = asked.json()?;
     let id = auth(&auth_id)?;
-    if asked.shared.ssh_checks.decide(id, true) {
+    if answers_check(asked, id, CheckVerdict::LetIn)? {
         return Ok(nothing());
     }
     let snapshot = asked.snapshot();
@@ -49,14 +49,24 @@ pub(super) async fn approve(asked: &Asked) -> Result<Response<Body>, RestError> 
 pub(super) async fn reject(asked: &Asked) -> Result<Response<Body>, RestError> {
     let AuthRequest { auth_id } = asked.json()?;
     let id = auth(&auth_id)?;
-    if !asked.shared.ssh_checks.decide(id, false) {
+    if !answers_check(asked, id, CheckVerdict::TurnedAway)? {
         asked.command(What::RejectRegistration { id }).await?;
     }
     Ok(nothing())
 }
 
+/// Whether the id is that of a shell session's check, which is answered then.
+fn answers_check(asked: &Asked, id: AuthId, verdict: CheckVerdict) -> Result<bool, RestError> {
+    match asked.shared.ssh_checks.answer(id, verdict, &asked.actor(), &asked.snapshot()) {
+        Ok(()) => Ok(true),
+        Err(CheckRefusal::Unknown) => Ok(false),
+        Err(refusal) => Err(Refusal::Conflict(refusal.to_string()).into()),
+    }
+}
+
 /// The id alone, or the whole link that a person copied.
 fn auth(text: &str) -> Result<AuthId, RestError> {
-    let id = text.parse().ok().or_else(|| AuthId::from_link(text));
+    let of_check = || text.rsplit_once("/auth/")?.1.parse().ok();
+    let id = text.parse().ok().or_else(|| AuthId::from_link(text)).or_else(of_check);
     id.ok_or_else(|| RestError::Wrong(format!("{text:?} is neither the id of a waiting device nor its link")))
 }

@@ -64,7 +64,8 @@ pub async fn sign_in(browser: &mut Browser, device: &Device) -> Page {
     browser.open(&device.start()).await
 }
 
-async fn answer(browser: &mut Browser, question: &Page, verdict: &str) -> Page {
+/// Says it, and follows to the page that tells what became of it.
+pub async fn answer(browser: &mut Browser, question: &Page, verdict: &str) -> Page {
     let token = question.field("token");
     let page = browser.post(&question.url, &[("token", &token), ("verdict", verdict)]).await;
     assert_eq!(page.status, 303, "{}", page.body);
@@ -73,7 +74,7 @@ async fn answer(browser: &mut Browser, question: &Page, verdict: &str) -> Page {
 
 /// In the page, and in the log in the same words but for the first letter.
 #[track_caller]
-fn refused(page: &Page, status: u16, reason: &str) {
+pub fn refused(page: &Page, status: u16, reason: &str) {
     assert_eq!(page.status, status, "{}", page.body);
     assert!(page.body.contains("This did not work") && page.body.contains(&escaped(reason)), "{}", page.body);
     let words = reason.get(1..).unwrap_or_default();
@@ -347,7 +348,7 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what} did not come about"));
 }
 
-async fn enrol(world: &World, browser: &mut Browser, seed: u8) -> Device {
+pub async fn enrol(world: &World, browser: &mut Browser, seed: u8) -> Device {
     let device = Device::new(world, seed, &format!("host-{seed}")).await;
     let question = sign_in(browser, &device).await;
     answer(browser, &question, "add").await;
