@@ -377,34 +377,35 @@ impl RegionLink {
         }
     }
 
-    /// Passes on what the relay said; packets of one read travel together.
+    /// Passes on what the relay said; packets that came one after the other in one read travel together.
     async fn report(&self, id: RegionId, client: &mut Client) -> Result<(), String> {
-        let mut packets = Vec::new();
-        while let Some(event) = client.poll_event() {
-            let input = match event {
-                Event::Packet { src, bytes } => {
-                    packets.push((src, bytes));
-                    continue;
-                }
-                Event::Connected { .. } => {
-                    info!(region = %id, "relay connected");
-                    Input::RelayState(id, true)
-                }
-                Event::Health(text) => {
-                    debug!(region = %id, %text, "relay health");
-                    continue;
-                }
-                Event::PeerGone { key, .. } => Input::RelayPeerGone(id, key),
-                // It shows as the connection's end.
-                Event::Restarting { .. } => continue,
-            };
+        for input in news(id, std::iter::from_fn(|| client.poll_event())) {
             self.inbox.send(input).await.map_err(|stopped| stopped.to_string())?;
-        }
-        if !packets.is_empty() {
-            self.inbox.send(Input::RelayPackets(id, packets)).await.map_err(|stopped| stopped.to_string())?;
         }
         Ok(())
     }
+}
+
+/// What the packet thread hears of these events, in their order: a peer's last packets come before the word that it left.
+fn news(id: RegionId, events: impl Iterator<Item = Event>) -> Vec<Input> {
+    let mut news = Vec::new();
+    for event in events {
+        match event {
+            Event::Packet { src, bytes } => match news.last_mut() {
+                Some(Input::RelayPackets(_, packets)) => packets.push((src, bytes)),
+                _ => news.push(Input::RelayPackets(id, vec![(src, bytes)])),
+            },
+            Event::Connected { .. } => {
+                info!(region = %id, "relay connected");
+                news.push(Input::RelayState(id, true));
+            }
+            Event::Health(text) => debug!(region = %id, %text, "relay health"),
+            Event::PeerGone { key, .. } => news.push(Input::RelayPeerGone(id, key)),
+            // It shows as the connection's end.
+            Event::Restarting { .. } => {}
+        }
+    }
+    news
 }
 
 /// Bytes on their way into the stream.
@@ -448,6 +449,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use tokio::net::TcpListener;
+    use warren_relay::frame::GoneReason;
     use warren_wire::RelayNode;
 
     use super::*;
@@ -549,6 +551,19 @@ mod tests {
         theirs.close(REGION).await;
         hear(&mut news, |input| matches!(input, Input::RelayPeerGone(REGION, peer) if *peer == them)).await;
         running.abort();
+    }
+
+    #[test]
+    fn a_peer_that_left_is_gone_after_its_last_packets_and_before_those_of_its_return() {
+        let peer = NodePublic::from_bytes([7; 32]);
+        let packet = |mark| Event::Packet { src: peer, bytes: vec![mark] };
+        let gone = Event::PeerGone { key: peer, reason: GoneReason::Disconnected };
+        let heard = news(REGION, [packet(1), packet(2), gone, packet(3)].into_iter());
+        let [Input::RelayPackets(_, last), Input::RelayPeerGone(_, left), Input::RelayPackets(_, first)] = &heard[..]
+        else {
+            panic!("{} inputs", heard.len());
+        };
+        assert_eq!((last.len(), *left, first.len()), (2, peer, 1));
     }
 
     /// Takes inputs until the one that is waited for.

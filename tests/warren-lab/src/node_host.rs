@@ -384,37 +384,30 @@ impl NodeHost {
     }
 
     fn pump_relays(&mut self, world: &mut World) -> bool {
-        let mut packets = Vec::new();
-        let mut did = false;
+        let mut events = Vec::new();
         for (region, relay) in &mut self.relays {
-            while let Some(event) = relay.client.poll_event() {
-                did = true;
-                let engine = self.node.as_mut().map(|node| node.engine_mut());
-                match event {
-                    RelayEvent::Connected { .. } => {
-                        if let Some(engine) = engine {
-                            engine.relay_state(*region, true, world.now());
-                        }
-                    }
-                    RelayEvent::Packet { src, bytes } => {
-                        packets.push((Hop::Relay { region: *region, peer: src }, bytes));
-                    }
-                    RelayEvent::PeerGone { key, .. } => {
-                        if let Some(engine) = engine {
-                            engine.relay_peer_gone(*region, &key, world.now());
-                        }
-                    }
-                    RelayEvent::Health(_) | RelayEvent::Restarting { .. } => {}
-                }
-            }
+            events.extend(std::iter::from_fn(|| relay.client.poll_event()).map(|event| (*region, event)));
             while let Some(frame) = relay.client.poll_transmit() {
                 world.internet.write(relay.stream, self.host, frame);
             }
         }
-        for (hop, bytes) in packets {
-            self.handle_outer(world, hop, bytes);
+        let did = !events.is_empty();
+        for (region, event) in events {
+            self.handle_relay(world, region, event);
         }
         did
+    }
+
+    fn handle_relay(&mut self, world: &mut World, region: RegionId, event: RelayEvent) {
+        let engine = self.node.as_mut().map(|node| node.engine_mut());
+        match (event, engine) {
+            (RelayEvent::Connected { .. }, Some(engine)) => engine.relay_state(region, true, world.now()),
+            (RelayEvent::PeerGone { key, .. }, Some(engine)) => engine.relay_peer_gone(region, &key, world.now()),
+            (RelayEvent::Packet { src, bytes }, _) => {
+                self.handle_outer(world, Hop::Relay { region, peer: src }, bytes);
+            }
+            (RelayEvent::Health(_) | RelayEvent::Restarting { .. }, _) | (_, None) => {}
+        }
     }
 
     // Time.
