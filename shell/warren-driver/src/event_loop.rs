@@ -423,8 +423,9 @@ impl EventLoop {
     }
 
     fn order_relays(&mut self) {
-        let (Some((home, wanted)), Some(map)) = (self.wanted_relays.clone(), self.node.net_map()) else { return };
-        let map = Arc::new(map.relay_map.clone());
+        let Some((home, wanted)) = self.wanted_relays.clone() else { return };
+        // Without a map there are no relays: those of the one that we gave up are nothing to us any more.
+        let map = Arc::new(self.node.net_map().map(|map| map.relay_map.clone()).unwrap_or_default());
         let key = self.node.node_secret().clone();
         let (network, arrivals) = (self.network, self.arrivals);
         self.waiting_orders.push(Order::Relays(WantedRelays { home, wanted, map, key, network, arrivals }));

@@ -9,6 +9,7 @@ use warren_driver::{Driver, DriverHandle};
 use warren_io::certificates::Source;
 use warren_io::listener::Caps;
 use warren_io::web_socket::Origins;
+use warren_node::Command;
 use warren_relayd::RelayConfig;
 use warren_relayd::service::{Prepared, Who, prepare};
 use warren_wire::{RegionId, RelayMap, RelayNode, RelayRegion};
@@ -93,10 +94,21 @@ async fn nodes_without_a_direct_way_talk_by_the_relay_and_again_after_it_was_res
     stop.send(true).unwrap();
     running.await.unwrap();
     let again = relay(folders[0].path(), listen).await;
+    let handle = again.relay().clone();
     let (_stop, stopped) = watch::channel(false);
     let running = tokio::spawn(again.run(stopped));
     let stream = timeout(PATIENCE, a.dial(&b_addr, service.port())).await.unwrap().unwrap();
     assert_eq!(timeout(PATIENCE, there_and_back(stream, &data)).await.unwrap(), data);
+
+    // Who leaves the network leaves its relays as well.
+    assert_eq!(handle.counters().clients, 2);
+    a.command(Command::Logout).await.unwrap();
+    let left = async {
+        while handle.counters().clients != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, left).await.expect("the end of the link");
 
     a.shutdown().await;
     b.shutdown().await;
