@@ -205,6 +205,7 @@ impl Node {
                 let text = "the server says that a new key has expired".into();
                 return self.fail(text, Next::Register { followup: None }, now);
             }
+            self.note_expired();
             self.renew_key = true;
             self.renewed_at_once = true;
             self.register(None, now, wall);
@@ -212,6 +213,21 @@ impl Node {
             self.finish_login(answer, now);
         } else {
             self.handle_auth_url(answer.auth_url, followup, now, wall);
+        }
+    }
+
+    /// The server says that the key has expired. If that is the one we are in with, the map that we know has to say so too,
+    /// whatever it said: what is asked next is asked with another key, and the answer is no news of this one.
+    fn note_expired(&mut self) {
+        let is_registered =
+            self.profile().keys.registered && self.key_in_question().public() == self.profile().keys.node.public();
+        if is_registered
+            && let Some(cached) = &mut self.profile_mut().map
+            && !std::mem::replace(&mut cached.map.self_node.expired, true)
+        {
+            self.plan_due = true;
+            self.persist_now();
+            self.notices.push_back(Notice::NetMap);
         }
     }
 

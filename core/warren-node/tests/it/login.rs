@@ -270,6 +270,24 @@ fn a_node_that_was_deleted_while_it_was_away_gives_its_addresses_up_and_says_why
 }
 
 #[test]
+fn a_key_that_was_ended_while_the_node_was_away_is_not_taken_for_a_deleted_device() {
+    let mut rig = Rig::joined().restarted();
+    let (id, _) = rig.asked().register.unwrap();
+    rig.say(id, answer(|answer| answer.node_key_expired = true));
+    let (id, _) = rig.asked().register.expect("a new key is tried");
+    rig.say(id, answer(|answer| answer.auth_url = PAGE.into()));
+    let status = rig.node.status(rig.now, rig.wall);
+    assert_eq!((status.state, status.auth_url.as_str()), (BackendState::NeedsLogin, PAGE));
+    assert!(status.self_expired && status.self_node.is_some());
+    assert!(status.health.iter().any(|item| item.text.contains("has expired")), "{:?}", status.health);
+    assert!(!rig.reaches("100.64.0.2"));
+    let (id, _) = rig.asked().register.expect("a wait for the person");
+    rig.say(id, success());
+    assert_eq!(rig.state(), BackendState::Running, "as it was, before there is a new map");
+    assert!(rig.reaches("100.64.0.2"));
+}
+
+#[test]
 fn a_node_that_wants_other_tags_registers_again_and_keeps_running_meanwhile() {
     let mut rig = Rig::joined();
     let tags = Some(vec!["tag:web".to_owned()]);
