@@ -3,6 +3,7 @@
 //! The helper's answers may take long (ten thousand routes), so the packet thread never waits for them: it hands over
 //! plans and gets a TUN device back. When the helper dies and comes back, or somebody else takes the interface away, it is
 //! opened and configured anew; when somebody else sets it down or takes an address or a route from it, these are set again.
+//! The loss of the guard is no news of the routing tables, so it is put in place now and then, unasked.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -31,6 +32,9 @@ pub enum HelperDoor {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The keeper's handle, held by the packet thread. Dropping it ends the thread and with it the helper connection, so
+/// How often the guard is put in place anew: whoever loads another firewall takes all tables away, and nobody tells us.
+const GUARD_EVERY: Duration = Duration::from_secs(10);
+
 /// that the helper undoes everything.
 pub(crate) struct HostKeeper {
     wishes: Option<mpsc::Sender<Wish>>,
@@ -148,7 +152,8 @@ impl Keeper {
                 }
             };
             let lost = self.notice_loss();
-            let look = self.look && self.made_so.is_none_or(|when| when.elapsed() >= PATIENCE);
+            let look =
+                (self.look && self.is_made_for(PATIENCE)) || (self.is_guarded() && self.is_made_for(GUARD_EVERY));
             if fresh || lost || look || self.retry || self.client.is_none() {
                 self.look = false;
                 self.make_it_so();
@@ -158,6 +163,15 @@ impl Keeper {
     }
 
     /// Takes a wish in; true when there is something to do at once.
+    /// Whether nothing was done to the host for so long.
+    fn is_made_for(&self, time: Duration) -> bool {
+        self.made_so.is_none_or(|when| when.elapsed() >= time)
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.up && plan.guard)
+    }
+
     fn hear(&mut self, wish: Wish) -> bool {
         match wish {
             Wish::Plan(plan) => {

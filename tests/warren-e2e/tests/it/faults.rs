@@ -205,16 +205,22 @@ fn an_interface_that_others_change_or_take_away_is_set_up_again() {
     till(PATIENCE, "packets through the interface", || ping(&a, &ip));
     let before = host(&net.left);
     let down = "ip link set warren0 down";
-    for line in
-        [down, &format!("ip addr del {own}/32 dev warren0"), &format!("ip route del {ip}"), "ip link del warren0"]
-    {
+    for line in [
+        down,
+        &format!("ip addr del {own}/32 dev warren0"),
+        &format!("ip route del {ip}"),
+        "ip link del warren0",
+        // Once more, when the last news of the new interface is over.
+        "nft flush ruleset",
+        "nft flush ruleset",
+    ] {
         net.left.sh(line);
         let (_, took) = till(RESUME, line, || ping(&a, &ip));
-        println!("{line}: packets after {took:?}");
-        till(PATIENCE, "the host as it was while the node ran", || {
+        let (_, mended) = till(PATIENCE, "the host as it was while the node ran", || {
             let now = host(&net.left);
             (now == before).then_some(()).ok_or(now)
         });
+        println!("{line}: packets after {took:?}, all as before {mended:?} later");
     }
 }
 
