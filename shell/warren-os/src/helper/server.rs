@@ -250,9 +250,12 @@ impl<'a> Session<'a> {
         if !wanted {
             return self.remove_guard().err().map(|error| with_causes(&error));
         }
-        // Also what failed may have left something.
-        self.made_guard = true;
-        let error = guard::set(interface).err()?;
+        let Err(error) = guard::set(interface) else {
+            self.made_guard = true;
+            return None;
+        };
+        // One from before may stand. Where there can be none at all, there is nothing to take away later.
+        self.made_guard = guard::stands(interface);
         Some(format!(
             "packets that others send from mesh addresses are not dropped: {}; or do without: \
              warren set --netfilter-mode=off",
@@ -273,8 +276,10 @@ impl<'a> Session<'a> {
             Host::open()?.remove(&self.limits.interface)?;
             self.made_interface = false;
         }
-        // Last: as long as there is an interface, it is guarded.
-        Ok(self.remove_guard()?)
+        // Last: as long as there is an interface, it is guarded. One that will not go keeps nobody from coming back; it is
+        // tried again when the connection ends.
+        let _ = self.remove_guard();
+        Ok(())
     }
 }
 

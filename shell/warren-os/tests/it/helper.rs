@@ -1,10 +1,12 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::thread;
 
 use warren_os::helper::{Client, ClientError, serve_fd};
-use warren_os::{Host, Limits};
+use warren_os::{Host, Limits, OsConfig};
 
 use crate::host::config;
 use crate::namespace::in_namespace;
@@ -50,6 +52,41 @@ fn a_request_beyond_the_limits_is_refused_and_changes_nothing() {
             let _tun = client.open_tun(1280).unwrap();
             assert!(matches!(client.configure(config(&["0.0.0.0/0"])), Err(ClientError::Refused(_))));
             assert!(Host::open().unwrap().our_routes().unwrap().is_empty());
+        });
+    });
+}
+
+#[test]
+fn where_the_kernel_takes_no_tables_the_trouble_ends_with_the_wish_for_a_guard() {
+    in_namespace("no tables", || {
+        let Some(nft) = ["/usr/sbin/nft", "/usr/bin/nft"].into_iter().find(|path| std::fs::exists(path).unwrap())
+        else {
+            eprintln!("SKIPPED no tables: needs nft");
+            return;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let refusing = folder.path().join("nft");
+        std::fs::write(&refusing, "#!/bin/sh\necho not supported >&2\nexit 1\n").unwrap();
+        std::fs::set_permissions(&refusing, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // SAFETY: as `in_namespace`, for this thread's view of the files.
+        if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+            eprintln!("SKIPPED no tables: no mount namespaces here");
+            return;
+        }
+        for words in [["--make-rprivate", "/"].as_slice(), &["--bind", refusing.to_str().unwrap(), nft]] {
+            assert!(Command::new("mount").args(words).status().unwrap().success());
+        }
+        with_helper(|stream| {
+            let mut client = Client::from_fd(stream.into()).unwrap();
+            for _ in 0..2 {
+                let _tun = client.open_tun(1280).unwrap();
+                let mut wanted = OsConfig { guard: true, ..config(&["100.64.0.2/32"]) };
+                let skipped = client.configure(wanted.clone()).unwrap().skipped;
+                assert!(matches!(&skipped[..], [text] if text.contains("not supported")), "{skipped:?}");
+                wanted.guard = false;
+                assert_eq!(client.configure(wanted).unwrap().skipped, Vec::<String>::new());
+                client.undo().unwrap();
+            }
         });
     });
 }
