@@ -16,6 +16,7 @@ use warren_node::HostPlan;
 use warren_os::helper::{Client, ClientError};
 use warren_os::{OsConfig, Tun};
 
+use crate::control_link::with_causes;
 use crate::event_loop::Input;
 use crate::inbox::Inbox;
 
@@ -31,10 +32,10 @@ pub enum HelperDoor {
 /// How often a helper that went away is looked for, and a living one is checked on.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The keeper's handle, held by the packet thread. Dropping it ends the thread and with it the helper connection, so
 /// How often the guard is put in place anew: whoever loads another firewall takes all tables away, and nobody tells us.
 const GUARD_EVERY: Duration = Duration::from_secs(10);
 
+/// The keeper's handle, held by the packet thread. Dropping it ends the thread and with it the helper connection, so
 /// that the helper undoes everything.
 pub(crate) struct HostKeeper {
     wishes: Option<mpsc::Sender<Wish>>,
@@ -162,7 +163,6 @@ impl Keeper {
         }
     }
 
-    /// Takes a wish in; true when there is something to do at once.
     /// Whether nothing was done to the host for so long.
     fn is_made_for(&self, time: Duration) -> bool {
         self.made_so.is_none_or(|when| when.elapsed() >= time)
@@ -172,6 +172,7 @@ impl Keeper {
         self.plan.as_ref().is_some_and(|plan| plan.up && plan.guard)
     }
 
+    /// Takes a wish in; true when there is something to do at once.
     fn hear(&mut self, wish: Wish) -> bool {
         match wish {
             Wish::Plan(plan) => {
@@ -222,7 +223,12 @@ impl Keeper {
         if self.client.is_none()
             && let Some(path) = &self.door
         {
-            self.client = Client::connect(path).ok();
+            match Client::connect(path) {
+                Ok(client) => self.client = Some(client),
+                // Nobody there, which was said when it went.
+                Err(ClientError::Connection(_)) => {}
+                Err(error) => self.tell(Input::HostTrouble(Some(with_causes(&error)))),
+            }
         }
         let (Some(client), Some(plan)) = (&mut self.client, &self.plan) else { return };
         let result = configure(client, plan, &mut self.tun, &mut self.opened);
@@ -236,8 +242,7 @@ impl Keeper {
             }
             Err(ClientError::Connection(_)) => self.lose("the helper has gone"),
             Err(error) => {
-                let text = crate::control_link::with_causes(&error);
-                self.tell(Input::HostTrouble(Some(text)));
+                self.tell(Input::HostTrouble(Some(with_causes(&error))));
             }
         }
     }
@@ -251,8 +256,9 @@ fn configure(
     opened: &mut TunNumber,
 ) -> Result<(Option<Tun>, Vec<String>), ClientError> {
     if !plan.up {
-        client.undo()?;
+        // Whatever comes of it, the device is of no use any more.
         *standing = None;
+        client.undo()?;
         return Ok((None, Vec::new()));
     }
     let mut new = None;
@@ -276,5 +282,48 @@ fn configure(
             *standing = None;
             Err(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::inbox::inbox;
+
+    #[test]
+    fn a_helper_of_another_version_is_told_from_one_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("helper.sock");
+        let (inbox, mut outlet) = inbox(4).unwrap();
+        let mut keeper = Keeper {
+            client: None,
+            door: Some(path.clone()),
+            inbox,
+            plan: None,
+            tun: None,
+            opened: TunNumber::default(),
+            retry: false,
+            look: false,
+            made_so: None,
+        };
+        keeper.make_it_so();
+        assert!(outlet.take().is_none(), "nobody there is no news");
+
+        let listener = UnixListener::bind(&path).unwrap();
+        let other = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).unwrap();
+            stream.read_exact(&mut vec![0; u32::from_le_bytes(length) as usize]).unwrap();
+            let hello = br#"{"Hello":{"version":9999,"interface":"warren0"}}"#;
+            stream.write_all(&[&(hello.len() as u32).to_le_bytes(), &hello[..]].concat()).unwrap();
+        });
+        keeper.make_it_so();
+        other.join().unwrap();
+        let Some(Input::HostTrouble(Some(text))) = outlet.take() else { panic!("no word of the version") };
+        assert!(text.contains("9999"), "{text}");
     }
 }

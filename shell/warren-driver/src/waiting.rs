@@ -1,10 +1,10 @@
 //! Orders that found tokio's side busy, in order.
 //!
 //! A slow disk may hold it for long, so what a newer order makes void does not wait beside it: of the node's state and of the
-//! wish for relays only the latest counts. Of the rest the node has a few under way at a time.
+//! wish for relays only the latest counts, the same question is asked once, and nothing is asked of the control server that
+//! is to be left. Of the rest the node has a few under way at a time.
 
 use std::collections::VecDeque;
-use std::mem;
 
 use tokio::sync::mpsc;
 
@@ -21,9 +21,10 @@ impl WaitingOrders {
     /// Puts an order behind the others, or into the place of the one that it makes void: what was to happen after that
     /// one still does.
     pub(crate) fn push(&mut self, order: Order) {
-        let is_whole = matches!(order, Order::Persist(_) | Order::Relays(_) | Order::BreakControl);
-        let older = self.0.iter_mut().find(|older| is_whole && mem::discriminant(*older) == mem::discriminant(&order));
-        match older {
+        if matches!(order, Order::CloseControl) {
+            self.0.retain(|older| !matches!(older, Order::Control(..) | Order::BreakControl | Order::CloseControl));
+        }
+        match self.0.iter_mut().find(|older| is_void(older, &order)) {
             Some(older) => *older = order,
             None => self.0.push_back(order),
         }
@@ -45,11 +46,27 @@ impl WaitingOrders {
     }
 }
 
+/// Whether `newer` is all that counts of the two.
+fn is_void(older: &Order, newer: &Order) -> bool {
+    match (older, newer) {
+        (Order::Resolve(older), Order::Resolve(newer)) => older == newer,
+        (Order::ProbeHttps(older, _), Order::ProbeHttps(newer, _)) => older == newer,
+        (Order::Persist(_), Order::Persist(_))
+        | (Order::Relays(_), Order::Relays(_))
+        | (Order::BreakControl, Order::BreakControl) => true,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
-    use warren_node::{Action, DEFAULT_MTU, Node, NodeSetup, NodeState, OsFacts};
+    use warren_crypto::MachineSecret;
+    use warren_node::{
+        Action, ControlRequest, ControlTarget, DEFAULT_MTU, Node, NodeSetup, NodeState, OsFacts, RequestId,
+    };
+    use warren_wire::{RegionId, RelayRegion};
 
     use super::*;
     use crate::clock::Clock;
@@ -95,5 +112,28 @@ mod tests {
         };
         assert_eq!((before.as_str(), after.as_str()), ("before", "after"));
         assert_eq!(saved.to_file_text_with_secrets().as_bytes(), latest.to_file_text_with_secrets().as_bytes());
+    }
+    #[test]
+    fn behind_a_disk_that_hangs_the_same_questions_are_asked_once_and_a_server_is_left_once() {
+        let mut waiting = WaitingOrders::default();
+        let target = ControlTarget {
+            url: "http://192.0.2.1".parse().unwrap(),
+            machine: MachineSecret::from_seed([1; 32]),
+            server_key: None,
+        };
+        for round in 0..1000 {
+            for region in [1, 2] {
+                waiting.push(Order::Resolve(format!("relay{region}")));
+                waiting.push(Order::ProbeHttps(RegionId(region), RelayRegion::default()));
+            }
+            waiting.push(Order::CloseControl);
+            let request = ControlRequest::Stream(Box::default());
+            waiting.push(Order::Control(RequestId(round), request, target.clone()));
+        }
+        let [questions @ .., Order::CloseControl, Order::Control(RequestId(999), ..)] = waiting.0.make_contiguous()
+        else {
+            panic!("{} orders", waiting.0.len());
+        };
+        assert_eq!(questions.len(), 4);
     }
 }
