@@ -11,7 +11,7 @@ use warren_node::mesh_ranges;
 
 use crate::event_loop::Input;
 use crate::inbox::Inbox;
-use crate::own_ports::OwnPorts;
+use crate::own_ports::{Kind, OwnPorts};
 use crate::socks5::{Dial, DialError, Relaying, Target};
 use crate::socks5_udp::{Association, MeshPort};
 
@@ -107,6 +107,8 @@ impl Dial for Dialer {
     async fn associate(&self, client: IpAddr, here: IpAddr) -> Result<(SocketAddr, Relaying), DialError> {
         let door = UdpSocket::bind((here, 0)).await.map_err(|_| DialError::Busy)?;
         let addr = door.local_addr().map_err(|_| DialError::Busy)?;
+        // Before anybody can hear of it: a peer's datagrams are led to loopback, where they would look like the client's.
+        let held = self.own_ports.hold(Kind::Udp, addr);
         let mut mesh = None;
         if self.userspace {
             let (reply, answer) = oneshot::channel();
@@ -114,7 +116,27 @@ impl Dial for Dialer {
             let (port, arriving) = answer.await.map_err(|_| DialError::Stopped)?.ok_or(DialError::Busy)?;
             mesh = Some(MeshPort { port, arriving, inbox: self.inbox.clone() });
         }
-        let association = Association { door, client, mesh, dialer: self.clone(), own_ports: self.own_ports.clone() };
+        let own_ports = self.own_ports.clone();
+        let association = Association { door, _held: held, client, mesh, dialer: self.clone(), own_ports };
         Ok((addr, Box::pin(association.run())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::inbox::inbox;
+
+    #[tokio::test]
+    async fn the_door_for_datagrams_is_ours_before_the_client_hears_of_it_and_until_it_is_closed() {
+        let own_ports = OwnPorts::default();
+        let dialer = Dialer::new(inbox(1).unwrap().0, false, own_ports.clone());
+        let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let (door, relaying) = dialer.associate(here, here).await.unwrap();
+        assert!(own_ports.contains(Kind::Udp, door.port()));
+        drop(relaying);
+        assert!(!own_ports.contains(Kind::Udp, door.port()));
     }
 }

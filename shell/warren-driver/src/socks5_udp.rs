@@ -32,6 +32,8 @@ pub(crate) struct MeshPort {
 pub(crate) struct Association {
     /// Where the client's datagrams come to.
     pub(crate) door: UdpSocket,
+    /// That no peer speaks to it.
+    pub(crate) _held: Held,
     /// Nobody else's datagrams are taken.
     pub(crate) client: IpAddr,
     /// `None`: the host's own network leads into the mesh.
@@ -45,9 +47,9 @@ impl Association {
     pub(crate) async fn run(mut self) -> io::Result<()> {
         let host4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
         let host6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await.ok();
-        let sockets = [Some(&self.door), Some(&host4), host6.as_ref()];
+        let sockets = [Some(&host4), host6.as_ref()];
         let bound = sockets.into_iter().flatten().filter_map(|socket| socket.local_addr().ok());
-        // A peer's datagrams are led to loopback, where they would look like the client's.
+        // A peer's datagrams are led to loopback, where they would look like answers.
         let _held: Vec<Held> = bound.map(|bound| self.own_ports.hold(Kind::Udp, bound)).collect();
         let mut buffers = [vec![0; LONGEST], vec![0; LONGEST], vec![0; LONGEST]];
         // The client's first datagram says by which port it speaks.
