@@ -36,9 +36,14 @@ pub fn run(words: &[&str]) -> Result<()> {
         .env("WARREN_LAB_SHELLS", &shells)
         .spawn()
         .context("start the laboratory")?;
-    write_entrance(&shells, laboratory.id())?;
+    let entrance = write_entrance(&shells, laboratory.id());
+    if entrance.is_err() {
+        // Nobody could get in: what may still be starting goes with it.
+        let _ = laboratory.kill();
+    }
     let status = laboratory.wait()?;
     std::fs::remove_dir_all(&shells).with_context(|| format!("remove the folder {}", shells.display()))?;
+    entrance?;
     if status.success() { Ok(()) } else { bail!("the laboratory ended with {status}") }
 }
 
@@ -52,7 +57,7 @@ fn write_entrance(shells: &Path, unshare: u32) -> Result<()> {
             std::thread::sleep(Duration::from_millis(20));
             std::fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse::<u32>().ok()
         })
-        .context("the laboratory ended before it began")?;
+        .context("the laboratory did not begin within 2 s")?;
     let user = if machine::is_root() { "" } else { "--user --preserve-credentials " };
     let file = shells.join("enter");
     let text = format!(
