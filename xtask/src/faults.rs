@@ -76,7 +76,7 @@ pub fn run(list: &str, words: &[&str]) -> Result<()> {
 /// What of the lists could not be planted: a change of the code must not take a fault out of the lists unseen.
 pub fn unplantable() -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    for list in [LAB, POLICY] {
+    for list in [LAB, POLICY, CONTROL] {
         for fault in read(&sh::root().join(list))? {
             let text = std::fs::read_to_string(sh::root().join(&fault.file)).unwrap_or_default();
             if text.matches(&fault.find).count() != 1 {

@@ -45,7 +45,9 @@ pub fn run(words: &[&str]) -> Result<()> {
         built = build()?;
         Ok(())
     });
-    run.step("unit, law, golden, fuzz corpus and simulation tests", || pure(&built, depth));
+    let mut skipped = Vec::new();
+    run.step("unit, law, golden, fuzz corpus and simulation tests", || pure(&built, depth, &mut skipped));
+    run.skipped.extend(skipped);
     if depth == Depth::Quick {
         run.skipped.push("lints, end-to-end tests, planted faults: not in --quick".into());
         return run.finish();
@@ -102,7 +104,6 @@ fn end_to_end(built: &[Built], machine: &Machine, long: bool, skipped: &mut Vec<
     command
         .arg(&binary.executable)
         .args(["--test-threads=1", "--show-output"])
-        .stdout(Stdio::piped())
         .current_dir(sh::root())
         .env("WARREN_E2E", "1")
         .env("WARREN_BIN_DIR", sh::target_dir()?.join("debug"));
@@ -116,17 +117,23 @@ fn end_to_end(built: &[Built], machine: &Machine, long: bool, skipped: &mut Vec<
         Ok(folder) => drop(command.env("WARREN_E2E_OIDC", folder)),
         Err(reason) => println!("signing in with a real provider: {reason}"),
     }
-    let mut tests = command.spawn().context("start the end-to-end tests")?;
+    show(&mut command, skipped).context("the end-to-end tests")
+}
+
+/// Runs tests to their end and shows what they print; what they say that they skipped is added to `skipped`.
+fn show(command: &mut Command, skipped: &mut Vec<String>) -> Result<()> {
+    let shown = command.get_program().to_string_lossy().into_owned();
+    let mut tests = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start {shown}"))?;
     for line in tests.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
-        let line = line.context("read what the end-to-end tests print")?;
+        let line = line.context("read what the tests print")?;
         println!("{line}");
         if let Some(what) = line.trim_start().strip_prefix("SKIPPED") {
             skipped.push(what.trim_start_matches([':', ' ']).to_string());
         }
     }
-    let status = tests.wait().context("wait for the end-to-end tests")?;
+    let status = tests.wait().with_context(|| format!("wait for {shown}"))?;
     if !status.success() {
-        bail!("the end-to-end tests: {status}");
+        bail!("{shown}: {status}");
     }
     Ok(())
 }
@@ -166,11 +173,12 @@ fn build() -> Result<Vec<Built>> {
 }
 
 /// Everything that needs no namespace, one program after another, then the examples in the documentation.
-fn pure(built: &[Built], depth: Depth) -> Result<()> {
+fn pure(built: &[Built], depth: Depth, skipped: &mut Vec<String>) -> Result<()> {
     let mut red = Vec::new();
     for test in built.iter().filter(|test| test.package != END_TO_END) {
         let mut program = Command::new(&test.executable);
-        program.current_dir(&test.folder).env("CARGO_MANIFEST_DIR", &test.folder);
+        // What a passed test says of itself counts too: cases, steps of each kind.
+        program.arg("--show-output").current_dir(&test.folder).env("CARGO_MANIFEST_DIR", &test.folder);
         if let Some(dir) = golden_dir() {
             program.env("WARREN_GOLDEN_DIR", dir);
         }
@@ -179,7 +187,8 @@ fn pure(built: &[Built], depth: Depth) -> Result<()> {
             program.env("WARREN_LIVES_STEPS", "40000");
         }
         println!("--- {}", test.executable.display());
-        if sh::run(&mut program).is_err() {
+        if let Err(error) = show(&mut program, skipped) {
+            println!("{error:#}");
             red.push(test.package.clone());
         }
     }
