@@ -31,7 +31,7 @@ use warren_io::answer::{self, Body};
 use crate::clock;
 use crate::noise_endpoint::Machine;
 use crate::service::Shared;
-use crate::small_requests::{node, read};
+use crate::small_requests::{member, read};
 use crate::state_dir::{self, StateError};
 
 /// Long enough to be carried to whoever asked for it, and to be used there once.
@@ -48,9 +48,9 @@ const FOOT: &str = "-----END PRIVATE KEY-----";
 /// The server's key for tokens: none before a node first asked for one.
 pub(crate) struct Issuer {
     folder: PathBuf,
-    key: OnceLock<SigningKey>,
+    key: Arc<OnceLock<SigningKey>>,
     /// One maker at a time.
-    making: tokio::sync::Mutex<()>,
+    making: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct SigningKey {
@@ -95,29 +95,31 @@ impl Issuer {
             let read = from_file_text(&text).ok_or_else(|| StateError::CorruptToken { path: folder.join(FILE) })?;
             let _ = key.set(read); // it is new, so it was empty
         }
-        Ok(Self { folder: folder.to_owned(), key, making: tokio::sync::Mutex::new(()) })
+        Ok(Self { folder: folder.to_owned(), key: Arc::new(key), making: Arc::default() })
     }
 
-    /// The key, made if there is none. Dropping the future leaves a key that is being made to the next one who asks.
+    /// The key, made if there is none. A key whose making was begun is kept, also where whoever asked has left.
     async fn key(&self) -> Result<&SigningKey, KeyError> {
         if let Some(key) = self.key.get() {
             return Ok(key);
         }
-        let _only = self.making.lock().await;
+        let only = Arc::clone(&self.making).lock_owned().await;
         if let Some(key) = self.key.get() {
             return Ok(key);
         }
-        let folder = self.folder.clone();
+        let (folder, place) = (self.folder.clone(), Arc::clone(&self.key));
         let making = tokio::task::spawn_blocking(move || {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| KeyError::Make)?;
             let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Make)?;
             let key = SigningKey::new(pair).ok_or(KeyError::Make)?;
             let text = format!("{HEAD}\n{}\n{FOOT}\n", STANDARD.encode(der.as_ref()));
             state_dir::write_secret(&folder, FILE, &text)?;
-            Ok::<_, KeyError>(key)
+            let _ = place.set(key); // it was empty, and nobody else makes one
+            drop(only);
+            Ok::<_, KeyError>(())
         });
-        let made = making.await.map_err(|_| KeyError::Panicked)??;
-        Ok(self.key.get_or_init(|| made))
+        making.await.map_err(|_| KeyError::Panicked)??;
+        self.key.get().ok_or(KeyError::Make)
     }
 }
 
@@ -183,15 +185,11 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
         Ok(asked) => asked,
         Err(response) => return *response,
     };
-    let node = match node(&shared, &machine, &asked.node_key) {
+    let node = match member(&shared, &machine, &asked.node_key) {
         Ok(node) => node,
         Err(response) => return *response,
     };
     let now = clock::wall();
-    if !node.approved || node.is_expired(now) {
-        let text = "this node is not in the network: its key has expired, or it waits for an operator";
-        return answer::text(StatusCode::FORBIDDEN, text);
-    }
     let audience = asked.audience.as_str();
     if audience.is_empty() || audience.len() > LONGEST_AUDIENCE || audience.chars().any(char::is_control) {
         let text = format!("say for whom the token is: an audience of 1 to {LONGEST_AUDIENCE} bytes");
@@ -285,5 +283,16 @@ mod tests {
         for bad in [&[][..], &[2], &[2, 2, 1], &[2, 0x83, 0, 0, 1, 7], &[2, 0x81]] {
             assert_eq!(element(bad), None, "{bad:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_kept_also_where_whoever_asked_first_has_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let issuer = Issuer::open(folder.path()).expect("empty");
+        let left = tokio::time::timeout(Duration::ZERO, issuer.key()).await;
+        assert!(left.is_err(), "an RSA key takes longer");
+        let key = issuer.key().await.expect("made");
+        let again = Issuer::open(folder.path()).expect("readable");
+        assert_eq!(again.key().await.expect("kept").id, key.id);
     }
 }

@@ -9,29 +9,34 @@
 //!
 //! A node may only speak of its own name and of those of services that it hosts.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
+use tokio::process::{ChildStderr, Command};
 use tokio::sync::Semaphore;
 use warren_crypto::NodePublic;
 use warren_io::answer::{self, Body};
+use warren_wire::NodeId;
 
 use crate::noise_endpoint::Machine;
 use crate::service::Shared;
-use crate::small_requests::{node, read, words};
+use crate::small_requests::{member, read, words};
 
 /// For the program. Clients wait for minutes, and people for less.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Programs at once; whoever comes later waits for its turn.
 const MOST_AT_ONCE: usize = 4;
+
+/// For what a program that has ended said last.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Of what the program says, as much goes to the log.
 const LARGEST_OUTPUT: u64 = 4096;
@@ -46,6 +51,8 @@ const PREFIX: &str = "_acme-challenge.";
 pub(crate) struct Hook {
     program: std::path::PathBuf,
     turns: Semaphore,
+    /// Nodes with a record that is being made: one at a time, so that none keeps others waiting.
+    busy: Mutex<BTreeSet<NodeId>>,
 }
 
 #[derive(Deserialize)]
@@ -79,7 +86,16 @@ enum HookError {
 
 impl Hook {
     pub(crate) fn new(program: &Path) -> Self {
-        Self { program: program.to_owned(), turns: Semaphore::new(MOST_AT_ONCE) }
+        Self { program: program.to_owned(), turns: Semaphore::new(MOST_AT_ONCE), busy: Mutex::default() }
+    }
+
+    fn busy(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner) // nothing panics while it is held
+    }
+
+    /// `None`: this node waits for a record already.
+    fn enter(&self, node: NodeId) -> Option<Busy<'_>> {
+        self.busy().insert(node).then(|| Busy { hook: self, node })
     }
 
     /// Dropping the future ends the program.
@@ -95,15 +111,42 @@ impl Hook {
                 .kill_on_drop(true)
                 .spawn()
                 .map_err(HookError::Start)?;
+            let said = child.stderr.take();
             let mut output = Vec::new();
-            if let Some(said) = child.stderr.take() {
-                let _ = said.take(LARGEST_OUTPUT).read_to_end(&mut output).await; // its words are no condition
+            let mut listening = Box::pin(listen(said, &mut output));
+            let (status, is_all) = tokio::select! {
+                status = child.wait() => (status, false),
+                () = &mut listening => (child.wait().await, true),
+            };
+            let status = status.map_err(HookError::Wait)?;
+            if !is_all {
+                // What it left running may hold its output open.
+                let _ = tokio::time::timeout(LAST_WORDS, &mut listening).await;
             }
-            let status = child.wait().await.map_err(HookError::Wait)?;
+            drop(listening);
             let output = words(String::from_utf8_lossy(&output).trim());
             if status.success() { Ok(()) } else { Err(HookError::Failed { status, output }) }
         };
         tokio::time::timeout(DEADLINE, running).await.unwrap_or(Err(HookError::Late))
+    }
+}
+
+/// Keeps the beginning of what a program says and lets it say the rest, until it has said all. Its words are no condition.
+async fn listen(said: Option<ChildStderr>, output: &mut Vec<u8>) {
+    let Some(mut said) = said else { return };
+    let _ = (&mut said).take(LARGEST_OUTPUT).read_to_end(output).await;
+    let _ = tokio::io::copy(&mut said, &mut tokio::io::sink()).await;
+}
+
+/// Takes a node off the list of those whose record is being made.
+struct Busy<'a> {
+    hook: &'a Hook,
+    node: NodeId,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.hook.busy().remove(&self.node);
     }
 }
 
@@ -113,7 +156,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
         Ok(asked) => asked,
         Err(response) => return *response,
     };
-    let node = match node(&shared, &machine, &asked.node_key) {
+    let node = match member(&shared, &machine, &asked.node_key) {
         Ok(node) => node,
         Err(response) => return *response,
     };
@@ -126,6 +169,9 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
         return answer::text(StatusCode::BAD_REQUEST, &reason);
     }
     let name = asked.name.trim_end_matches('.').to_ascii_lowercase();
+    let Some(_busy) = hook.enter(node.id) else {
+        return answer::text(StatusCode::TOO_MANY_REQUESTS, "a record for this node is being made; ask again after it");
+    };
     match hook.set(&name, &asked.value).await {
         Ok(()) => {
             tracing::info!(node = %node.id, %name, "a DNS record was made for a node's certificate");
@@ -191,6 +237,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_node_waits_for_one_record_at_a_time() {
+        let hook = Hook::new(Path::new("/bin/true"));
+        let first = hook.enter(NodeId(1)).expect("nobody is");
+        assert!(hook.enter(NodeId(1)).is_none() && hook.enter(NodeId(2)).is_some());
+        drop(first);
+        assert!(hook.enter(NodeId(1)).is_some());
+    }
+
     #[tokio::test]
     async fn a_program_that_fails_says_why_and_one_that_succeeds_has_both_words() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -206,6 +261,11 @@ mod tests {
         let error =
             program("bad", "echo no such zone >&2; exit 3").set("a", "b").await.expect_err("failed").to_string();
         assert_eq!(error, "it ended with exit status: 3: no such zone");
+        // Neither many words nor what it leaves running is in its way.
+        let talks = "head -c 100000 /dev/zero >&2; touch made; sleep 30 & exit 0";
+        let begun = std::time::Instant::now();
+        program("talks", talks).set("a", "b").await.expect("made");
+        assert!(folder.path().join("made").exists() && begun.elapsed() < DEADLINE / 4);
         assert!(matches!(Hook::new(Path::new("/does/not/exist")).set("a", "b").await, Err(HookError::Start(_))));
     }
 }

@@ -13,6 +13,7 @@ use warren_control::rows::Node;
 use warren_crypto::NodePublic;
 use warren_io::answer::{self, Body};
 
+use crate::clock;
 use crate::noise_endpoint::Machine;
 use crate::register::BODY_DEADLINE;
 use crate::service::Shared;
@@ -104,6 +105,16 @@ pub(crate) fn node(shared: &Shared, machine: &Machine, key: &NodePublic) -> Resu
     let snapshot = shared.registry.snapshot();
     let found = snapshot.node_of(&machine.key, key).cloned();
     found.ok_or_else(|| Box::new(answer::text(StatusCode::NOT_FOUND, "node not found")))
+}
+
+/// The same for what only a node may have that is in the network: one that was let in, and whose key is good.
+pub(crate) fn member(shared: &Shared, machine: &Machine, key: &NodePublic) -> Result<Arc<Node>, Box<Response<Body>>> {
+    let node = node(shared, machine, key)?;
+    if node.approved && !node.is_expired(clock::wall()) {
+        return Ok(node);
+    }
+    let text = "this node is not in the network: its key has expired, or it waits for an operator";
+    Err(Box::new(answer::text(StatusCode::FORBIDDEN, text)))
 }
 
 /// A client's words as they may stand in a log: short, on one line.

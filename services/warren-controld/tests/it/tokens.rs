@@ -109,6 +109,14 @@ async fn a_record_for_a_certificate_is_made_by_the_operators_program_for_names_o
     assert_eq!(status, StatusCode::BAD_GATEWAY);
     assert!(String::from_utf8_lossy(&body).contains("its operator finds the reason"), "{body:?}");
     assert_eq!(std::fs::read_to_string(&out).expect("written").lines().count(), 1);
+    // Whoever is not in the network gets no certificate for a name of it.
+    let good = asked("_acme-challenge.a.mesh.test", "digest");
+    for (approved, expect) in [(false, StatusCode::FORBIDDEN), (true, StatusCode::OK)] {
+        world.admin.set_authorized("1", approved).await.expect("granted");
+        assert_eq!(machine.post("/machine/set-dns", &good).await.0, expect);
+    }
+    world.admin.expire_node("1", &Default::default()).await.expect("expired");
+    assert_eq!(machine.post("/machine/set-dns", &good).await.0, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]
