@@ -173,6 +173,8 @@ pub fn remove_service_user() -> Result<bool> {
     if !is_ours || !places::is_root() || Path::new(SYSTEM_STATE).exists() {
         return Ok(false);
     }
+    // A folder whose owner is gone belongs to whoever gets the number next. Only if nothing else is in it.
+    let _ = std::fs::remove_dir(SYSTEM_RUN);
     let removed = Command::new("userdel").arg(SERVICE_USER).stdin(Stdio::null()).output();
     match removed {
         Ok(output) if output.status.success() => Ok(true),

@@ -14,7 +14,7 @@ use crate::pending::AuthId;
 use crate::people::Person;
 use crate::register::RegisterAnswer;
 use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, Sealed, Service, ServiceId, SignIn, User};
-use crate::services::ServiceWish;
+use crate::services::{ServiceChange, ServiceWish};
 
 /// Something that someone asks for.
 #[derive(Clone, Debug)]
@@ -254,8 +254,8 @@ pub enum What {
     ChangeService {
         /// Which.
         service: ServiceId,
-        /// All of it.
-        wish: ServiceWish,
+        /// And what.
+        change: ServiceChange,
     },
     /// Forgets a service; its addresses are free again.
     DeleteService {

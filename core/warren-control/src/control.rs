@@ -436,6 +436,10 @@ impl Control {
             Event::NodeAdded(node) | Event::NodeRekeyed(node) if node.ephemeral => {
                 self.presence.watch_away(node.id, self.settings.ephemeral_timeout, now);
             }
+            // Its time to come back ran out while it was kept out, and was of no effect.
+            Event::NodeApproved(id) if self.state.registry.node(*id).is_some_and(|node| node.ephemeral) => {
+                self.presence.watch_away(*id, self.settings.ephemeral_timeout, now);
+            }
             Event::NodeRemoved(node) => {
                 self.presence.forget(*node);
                 self.questions.forget(*node);

@@ -90,7 +90,7 @@ pub use registry::{Registry, RowsError};
 pub use routers::Probing;
 pub use routes::Served;
 pub use rows::{AuditLine, RowChange, Rows, SoftRow};
-pub use services::ServiceWish;
+pub use services::{ServiceChange, ServiceWish};
 pub use settings::{DnsSettings, Settings, SettingsError};
 pub use shell_checks::{CheckRefusal, CheckStep, CheckVerdict, ShellCheck, ShellChecks, ShellSession};
 pub use snapshot::{MapError, Snapshot};

@@ -92,9 +92,12 @@ impl Questions {
             self.open.remove(&node);
             return said != known;
         }
-        if self.open.get(&node).is_none_or(|question| question.hash != said) {
-            let question = Question { hash: said.to_owned(), at: now + FIRST_WAIT, then_after: SECOND_WAIT };
-            self.open.insert(node, question);
+        // A question that is under way is answered with whatever is so then; another hash starts no further one, or a
+        // node could have itself asked without end.
+        let first = || Question { hash: String::new(), at: now + FIRST_WAIT, then_after: SECOND_WAIT };
+        let question = self.open.entry(node).or_insert_with(first);
+        if question.hash != said {
+            said.clone_into(&mut question.hash);
         }
         false
     }
@@ -141,6 +144,8 @@ mod tests {
         let again = questions.poll_timeout();
         assert!(!questions.hear(node, "h1", "", start + Duration::from_secs(4)));
         assert_eq!(questions.poll_timeout(), again, "the same hash again changes nothing");
+        assert!(!questions.hear(node, "h2", "", start + Duration::from_secs(4)));
+        assert_eq!(questions.poll_timeout(), again, "nor does another, while the answer is open");
         assert!(!questions.hear(node, "h1", "h1", start));
         assert_eq!(questions.poll_timeout(), None, "it is known");
         assert!(questions.hear(node, "", "h1", start), "an empty one needs no question");

@@ -85,7 +85,10 @@ impl Staged {
         now: UnixTime,
     ) -> Result<Answer, Refusal> {
         let known = self.user(user)?;
-        let before = self.still(&known, asked)?;
+        let before = match self.still(&known, asked) {
+            Ok(before) => before,
+            Err(late) => return self.keep_token(known, &person, refresh, asked).ok_or(late),
+        };
         if (&known.issuer, &known.subject) != (&person.issuer, &person.subject) {
             return Err(Refusal::Conflict(format!("the provider answered for somebody else than user {}", known.name)));
         }
@@ -100,6 +103,24 @@ impl Staged {
         // Whoever was logged out comes back by signing in, not by a refresh that was already under way.
         self.heard_of(SignIn { user, groups, refresh, checked: now, ended: before.ended });
         Ok(answer)
+    }
+
+    /// A profile that came too late says nothing any more. But if its person signed in meanwhile without a new token, the
+    /// one that is kept is the one that was just exchanged, and its successor must not be lost.
+    fn keep_token(
+        &mut self,
+        known: Arc<User>,
+        person: &Person,
+        token: Option<Sealed>,
+        asked: &SignIn,
+    ) -> Option<Answer> {
+        let row = self.state.registry.sign_in(known.id).cloned()?;
+        let is_theirs = (&known.issuer, &known.subject) == (&person.issuer, &person.subject);
+        if !is_theirs || row.ended || row.refresh.is_none() || row.refresh != asked.refresh {
+            return None;
+        }
+        self.put_sign_in(SignIn { refresh: Some(token?), ..SignIn::clone(&row) });
+        Some(Answer::User(known))
     }
 
     /// What is known of somebody's sign-in, if it is still what the provider was asked with.

@@ -147,9 +147,7 @@ impl Presence {
         self.change(said.node, |present| {
             present.capability = said.capability.min(CapabilityVersion(LARGEST_NUMBER));
             hear_hostinfo(present, &said.hostinfo);
-            if !said.refused_tags.is_empty() {
-                present.refused_tags = said.refused_tags.clone();
-            }
+            present.refused_tags.clone_from(&said.refused_tags);
         })
     }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use warren_crypto::{MachinePublic, NodePublic, Random, UnixTime};
-use warren_wire::{Hostinfo, Login, RegisterRequest, RegisterResponse, User as WireUser, UserId};
+use warren_wire::{Hostinfo, Login, NodeId, RegisterRequest, RegisterResponse, User as WireUser, UserId};
 
 use crate::auth_keys;
 use crate::command::{Answer, Refusal, RegisterRefusal};
@@ -233,7 +233,9 @@ impl Staged {
                 Ok(self.authorized(node))
             }
             Err(Refusal::Register(RegisterRefusal::Tags(refused))) => {
-                if !self.state.refused_tags.was_told(node.id, &requested_tags(request), now) {
+                let tags = requested_tags(request);
+                // What it was in without before, it stays in without.
+                if !self.asked_before(node.id, &tags) && !self.state.refused_tags.was_told(node.id, &tags, now) {
                     return Ok(Answer::Register(RegisterAnswer::TagsRefused(refused)));
                 }
                 self.hear_without(node, request, refused, now);
@@ -245,13 +247,12 @@ impl Staged {
 
     /// A node that asks for tags: a person's node gets those that the person may give, a tagged one no others than it has.
     ///
-    /// Clients repeat what they ask for at every start. What was asked before is not judged again: else a node whose
-    /// tags an operator changed, or whose policy did, would be locked out when it restarts.
+    /// Clients repeat what they ask for at every start. What was asked before is not judged again, unless it was
+    /// refused: else a node whose tags an operator changed, or whose policy did, would be locked out when it restarts.
     fn retag(&mut self, node: &Arc<Node>, request: &RegisterRequest, now: UnixTime) -> Result<Arc<Node>, Refusal> {
         let tags = requested_tags(request);
-        let before =
-            self.presence.get(&node.id).map(|present| present.hostinfo.request_tags.as_slice()).unwrap_or_default();
-        if tags.is_empty() || tags.iter().eq(before.iter().collect::<BTreeSet<_>>()) {
+        let was_refused = self.presence.get(&node.id).is_some_and(|present| !present.refused_tags.is_disjoint(&tags));
+        if tags.is_empty() || self.asked_before(node.id, &tags) && !was_refused {
             return Ok(Arc::clone(node));
         }
         let user = match &node.owner {
@@ -262,6 +263,12 @@ impl Staged {
         self.check_tags(&user, &tags)?;
         self.set_tags(node.id, tags, now)?;
         self.node(node.id)
+    }
+
+    /// Whether these are the very tags that the node asked for last.
+    fn asked_before(&self, node: NodeId, tags: &BTreeSet<String>) -> bool {
+        let before = self.presence.get(&node).map(|present| present.hostinfo.request_tags.as_slice());
+        tags.iter().eq(before.unwrap_or_default().iter().collect::<BTreeSet<_>>())
     }
 
     /// Whether a person may give all of these tags; else which not.
@@ -634,7 +641,9 @@ impl Staged {
         if let Some(hostinfo) = &request.hostinfo {
             let hostinfo = Arc::new(Hostinfo::clone(hostinfo));
             let announced = &hostinfo.routable_ips[..hostinfo.routable_ips.len().min(MOST_ROUTES)];
-            self.approve(Arc::clone(node), announced, now);
+            let node = self.approve(Arc::clone(node), announced, now);
+            // Its roles may be others now.
+            self.approve_offered(&node, now);
             self.said.push(Said { node: node.id, hostinfo, capability: request.version, refused_tags });
         }
     }
@@ -680,6 +689,11 @@ pub(crate) fn next(counter: &mut i64) -> i64 {
     let id = *counter;
     *counter += 1;
     id
+}
+
+/// Tags as they may stand in a log: a few, and nothing but what can be in a tag.
+pub fn shown_tags(tags: &BTreeSet<String>) -> String {
+    crate::tags::shown(tags)
 }
 
 /// The longest beginning of at most `most` bytes that ends between characters.

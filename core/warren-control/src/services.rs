@@ -44,6 +44,17 @@ pub struct ServiceWish {
     pub tags: BTreeSet<String>,
 }
 
+/// What an operator changes about a service; `None` leaves it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceChange {
+    /// See [`Service::ports`].
+    pub ports: Option<Vec<String>>,
+    /// See [`ServiceWish::comment`].
+    pub comment: Option<String>,
+    /// See [`Service::tags`].
+    pub tags: Option<BTreeSet<String>>,
+}
+
 /// The services that a node hosts: those that it offers and is approved for, in order. A node that has expired, or waits
 /// for an operator, hosts nothing.
 pub(crate) fn hosted(node: &Node, present: Option<&Present>, registry: &Registry) -> Vec<ServiceId> {
@@ -110,6 +121,11 @@ impl Staged {
             let rule = "1 to 63 of a-z, 0-9 and -, no hyphen at either end, with or without svc: before it";
             return Err(Refusal::Invalid(format!("{name:?} cannot be a service's name: {rule}")));
         }
+        if names::is_reserved(name) {
+            return Err(Refusal::Invalid(format!(
+                "{name} is a name that programs ask for by themselves; choose another"
+            )));
+        }
         if self.state.registry.service_by_name(name).is_some() {
             return Err(Refusal::Taken { what: "service name", value: name.to_owned() });
         }
@@ -132,10 +148,15 @@ impl Staged {
     pub(crate) fn change_service(
         &mut self,
         id: ServiceId,
-        wish: ServiceWish,
+        change: ServiceChange,
         now: UnixTime,
     ) -> Result<Answer, Refusal> {
         let service = self.service(id)?;
+        let wish = ServiceWish {
+            ports: change.ports.unwrap_or_else(|| service.ports.clone()),
+            comment: change.comment.unwrap_or_else(|| service.comment.clone()),
+            tags: change.tags.unwrap_or_else(|| service.tags.clone()),
+        };
         check(&wish)?;
         let ServiceWish { ports, comment, tags } = wish;
         let changed = Service { ports, comment, tags, ..Service::clone(&service) };

@@ -163,7 +163,7 @@ impl Staged {
             What::ExpireKey { key } => self.expire_key(key, now),
             What::DeleteKey { key } => self.delete_key(key, now),
             What::CreateService { name, wish } => self.create_service(&name, wish, now),
-            What::ChangeService { service, wish } => self.change_service(service, wish, now),
+            What::ChangeService { service, change } => self.change_service(service, change, now),
             What::DeleteService { service } => self.delete_service(service, now),
             What::ApproveHost { service, node, approved } => self.approve_host(service, node, approved, now),
             What::ReplacePolicy { text } => self.replace_policy(text, now),

@@ -35,7 +35,10 @@ const LARGEST_ANSWER: usize = 1 << 20;
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Questions that are open at once. Only operators and the server itself ask.
-const MOST_OPEN: usize = 1024;
+const MOST_OPEN: usize = 16 << 10;
+
+/// And of them, at one node: a silent one shall not use up what others need.
+const MOST_OPEN_AT_ONE: usize = 8;
 
 /// Open map streams by node, and the questions that wait for answers. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -48,10 +51,26 @@ struct Inner {
     next_stream: u64,
     streams: BTreeMap<NodeId, BTreeMap<u64, mpsc::Sender<PingRequest>>>,
     open: BTreeMap<String, Open>,
+    /// How many of them are at each node; none is no entry.
+    open_at: BTreeMap<NodeId, usize>,
+}
+
+impl Inner {
+    fn close(&mut self, id: &str) -> Option<Open> {
+        let open = self.open.remove(id)?;
+        if let Some(count) = self.open_at.get_mut(&open.node) {
+            *count -= 1;
+            if *count == 0 {
+                self.open_at.remove(&open.node);
+            }
+        }
+        Some(open)
+    }
 }
 
 #[derive(Debug)]
 struct Open {
+    node: NodeId,
     /// Who may answer; `None`: whoever knows the id (a sign of life comes without a channel).
     machine: Option<MachinePublic>,
     reply: oneshot::Sender<Bytes>,
@@ -124,13 +143,15 @@ impl Bells {
         newest.try_send(question).map_err(|_| AskError::NotConnected)
     }
 
-    fn open(&self, id: &str, machine: Option<MachinePublic>) -> Result<Question, AskError> {
+    fn open(&self, id: &str, node: NodeId, machine: Option<MachinePublic>) -> Result<Question, AskError> {
         let (reply, answer) = oneshot::channel();
         let mut inner = self.lock();
-        if inner.open.len() >= MOST_OPEN {
+        let at_it = inner.open_at.get(&node).copied().unwrap_or_default();
+        if inner.open.len() >= MOST_OPEN || at_it >= MOST_OPEN_AT_ONE {
             return Err(AskError::TooMany);
         }
-        inner.open.insert(id.to_owned(), Open { machine, reply });
+        inner.open_at.insert(node, at_it + 1);
+        inner.open.insert(id.to_owned(), Open { node, machine, reply });
         drop(inner);
         Ok(Question { bells: self.clone(), id: id.to_owned(), answer })
     }
@@ -141,7 +162,7 @@ impl Bells {
         if inner.open.get(id).is_none_or(|open| open.machine != machine) {
             return false;
         }
-        inner.open.remove(id).is_some_and(|open| open.reply.send(answer).is_ok())
+        inner.close(id).is_some_and(|open| open.reply.send(answer).is_ok())
     }
 }
 
@@ -155,7 +176,7 @@ struct Question {
 
 impl Drop for Question {
     fn drop(&mut self) {
-        self.bells.lock().open.remove(&self.id);
+        self.bells.lock().close(&self.id);
     }
 }
 
@@ -201,7 +222,7 @@ async fn put(
     ask: impl FnOnce(&str) -> PingRequest,
 ) -> Result<Bytes, AskError> {
     let id = hex(&shared.seeds.fork().bytes::<16>());
-    let mut question = shared.bells.open(&id, machine)?;
+    let mut question = shared.bells.open(&id, node, machine)?;
     shared.bells.ring(node, ask(&id))?;
     match tokio::time::timeout(within, &mut question.answer).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -257,7 +278,7 @@ mod tests {
     fn an_answer_counts_once_and_only_from_the_machine_that_was_asked() {
         let bells = Bells::default();
         let [asked, other] = [1, 2].map(|seed| Some(MachineSecret::from_seed([seed; 32]).public()));
-        let mut question = bells.open("a", asked).expect("room");
+        let mut question = bells.open("a", NodeId(1), asked).expect("room");
         assert!(!bells.answered("a", other, Bytes::new()) && !bells.answered("a", None, Bytes::new()));
         assert!(!bells.answered("b", asked, Bytes::new()));
         assert!(bells.answered("a", asked, Bytes::from_static(b"x")));
@@ -269,9 +290,20 @@ mod tests {
     fn a_question_whose_asker_left_is_closed() {
         let bells = Bells::default();
         for _ in 0..=MOST_OPEN {
-            drop(bells.open("a", None).expect("room"));
+            drop(bells.open("a", NodeId(1), None).expect("room"));
         }
-        assert!(bells.lock().open.is_empty());
+        assert!(bells.lock().open.is_empty() && bells.lock().open_at.is_empty());
+    }
+
+    #[test]
+    fn a_silent_node_takes_no_room_from_others() {
+        let bells = Bells::default();
+        let ask = |id: usize, node| bells.open(&id.to_string(), NodeId(node), None);
+        let held: Vec<_> = (0..MOST_OPEN_AT_ONE).map(|id| ask(id, 1).expect("room")).collect();
+        assert!(matches!(ask(100, 1), Err(AskError::TooMany)));
+        ask(101, 2).expect("another node");
+        drop(held);
+        ask(102, 1).expect("room again");
     }
 
     #[test]

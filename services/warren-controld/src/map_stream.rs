@@ -27,7 +27,7 @@ use warren_wire::{MapRequest, MapResponse, NodeId, framing};
 
 use crate::clock;
 use crate::noise_endpoint::Machine;
-use crate::register::{BODY_DEADLINE, LARGEST_OF_A_STRANGER, LARGEST_REQUEST, not_understood, refuse_old};
+use crate::register::{BODY_DEADLINE, largest_of, not_understood, refuse_old};
 use crate::service::Shared;
 
 /// A client that has not taken one frame in this time has given up on the stream itself.
@@ -40,9 +40,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
     if request.method() != Method::POST {
         return answer::text(StatusCode::METHOD_NOT_ALLOWED, "use POST");
     }
-    let is_known = shared.registry.snapshot().registry().nodes_of_machine(&machine.key).next().is_some();
-    let largest = if is_known { LARGEST_REQUEST } else { LARGEST_OF_A_STRANGER };
-    let body = match answer::read_body(request.into_body(), largest, BODY_DEADLINE).await {
+    let body = match answer::read_body(request.into_body(), largest_of(&shared, &machine), BODY_DEADLINE).await {
         Ok(body) => body,
         Err(error) => return error.response(),
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use warren_control::register::{only_used, refused};
+use warren_control::register::{only_used, refused, shown_tags};
 use warren_control::{Actor, Answer, Command, RegisterAnswer, What};
 use warren_io::answer::{self, Body};
 use warren_wire::{CapabilityVersion, RegisterRequest};
@@ -18,10 +18,10 @@ use crate::registry::CommandError;
 use crate::service::Shared;
 
 /// Largest request inside a channel (§0).
-pub(crate) const LARGEST_REQUEST: usize = 1 << 20;
+const LARGEST_REQUEST: usize = 1 << 20;
 
 /// Largest request of a machine that nobody knows yet. Registrations in the field have two to four thousand bytes.
-pub(crate) const LARGEST_OF_A_STRANGER: usize = 64 << 10;
+const LARGEST_OF_A_STRANGER: usize = 64 << 10;
 
 /// For the whole of a request's body.
 pub(crate) const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
     if request.method() != Method::POST {
         return answer::text(StatusCode::METHOD_NOT_ALLOWED, "use POST");
     }
-    let body = match answer::read_body(request.into_body(), LARGEST_OF_A_STRANGER, BODY_DEADLINE).await {
+    let body = match answer::read_body(request.into_body(), largest_of(&shared, &machine), BODY_DEADLINE).await {
         Ok(body) => body,
         Err(error) => return error.response(),
     };
@@ -50,7 +50,9 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
         }
         Ok(Answer::Register(granted)) => {
             if let RegisterAnswer::TagsRefused(tags) = &granted {
-                tracing::info!(machine = %machine.key.short(), ?tags, "a node asked for tags that it may not have");
+                // A machine can say this as often as it likes, and as much.
+                let tags = shown_tags(tags);
+                tracing::debug!(machine = %machine.key.short(), tags, "a node asked for tags that it may not have");
             }
             match granted.response(&shared.server_url) {
                 Some(response) => answer::json(&response),
@@ -65,6 +67,12 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
         // Not the machine's fault, so its client shall try again by itself.
         Err(error @ CommandError::Unavailable(_)) => answer::text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
+}
+
+/// How long a request of this machine may be: routers may announce thousands of networks.
+pub(crate) fn largest_of(shared: &Shared, machine: &Machine) -> usize {
+    let is_known = shared.registry.snapshot().registry().nodes_of_machine(&machine.key).next().is_some();
+    if is_known { LARGEST_REQUEST } else { LARGEST_OF_A_STRANGER }
 }
 
 /// Status 400, and where the JSON is wrong: not by its own words, which may be a join key's.

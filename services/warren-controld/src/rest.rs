@@ -171,14 +171,17 @@ impl Asked {
         self.query.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
     }
 
-    /// Refuses a query that says anything else.
+    /// Refuses a query that says anything else, or one of these without a value: a script's variable was empty.
     fn only_queries(&self, known: &[&str]) -> Result<(), RestError> {
-        match self.query.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-            Some((name, _)) => {
-                Err(RestError::Wrong(format!("the query says {name:?}; known here: {}", known.join(", "))))
+        for (name, value) in &self.query {
+            if !known.contains(&name.as_str()) {
+                return Err(RestError::Wrong(format!("the query says {name:?}; known here: {}", known.join(", "))));
             }
-            None => Ok(()),
+            if value.is_empty() {
+                return Err(RestError::Wrong(format!("the query says {name} without a value")));
+            }
         }
+        Ok(())
     }
 
     /// A switch of the query; `None` if it is not there.

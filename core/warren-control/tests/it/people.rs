@@ -242,6 +242,30 @@ fn somebody_who_was_removed_is_logged_out_and_their_keys_let_nobody_in() {
 }
 
 #[test]
+fn a_token_that_was_exchanged_while_its_person_signed_in_without_another_is_kept() {
+    let mut world = World::new();
+    let ann = owner(&enrol(&mut world, 1, 11, person("42", "ann@example.net")));
+    let before = asked(&world, ann);
+    world.wall = world.wall.saturating_add(Duration::from_secs(1));
+    let id = visit(&mut world, 2, 21);
+    let what = What::Enrol { id, person: Box::new(person("42", "ann@example.net")), refresh: None, until: None };
+    world.ask(what).expect("enrolled");
+    assert_eq!(asked(&world, ann).refresh, before.refresh, "the provider gave no other");
+    let late = |refresh: &[u8]| What::RefreshPerson {
+        user: ann,
+        person: Box::new(person("42", "old@example.net")),
+        refresh: Some(Sealed(refresh.to_vec())),
+        asked: Arc::clone(&before),
+    };
+    world.ask(late(b"R2")).expect("kept");
+    let sign_in = asked(&world, ann);
+    assert_eq!(sign_in.refresh, Some(Sealed(b"R2".to_vec())), "the one before is used up");
+    assert_eq!(world.control.registry().user(ann).expect("there").email, "ann@example.net", "the rest is old");
+    assert!(world.ask(late(b"R3")).is_err(), "that one belongs to a sign-in that is over");
+    assert_eq!(asked(&world, ann).refresh, sign_in.refresh);
+}
+
+#[test]
 fn people_whom_an_operator_made_have_no_sign_in_to_end() {
     let mut world = World::new();
     let bob = world.user("bob");

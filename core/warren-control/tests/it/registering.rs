@@ -260,6 +260,15 @@ fn an_ephemeral_node_goes_when_it_logs_out_and_when_it_stays_away() {
     world.pass(Duration::from_secs(11));
     assert!(world.control.registry().node(second.id).is_none());
 
+    // Whom an operator keeps out is not forgotten, until they let it in again and it still does not come.
+    let kept_out = world.join(4, 41, &key).id;
+    world.ask(What::ApproveNode { node: kept_out, approved: false }).expect("granted");
+    world.pass(HOUR);
+    assert!(world.control.registry().node(kept_out).is_some());
+    world.ask(What::ApproveNode { node: kept_out, approved: true }).expect("granted");
+    world.pass(HOUR);
+    assert!(world.control.registry().node(kept_out).is_none());
+
     let third = world.join(3, 31, &key);
     world.restart();
     world.pass(Duration::from_secs(30 * 60 + 11));
@@ -354,6 +363,7 @@ fn a_node_that_repeats_its_wish_for_a_refused_tag_stays_in_and_is_told_why_it_ha
     check(&mut world, register(1, 11, None, asks(&["tag:x"])), "in 1");
     assert!(world.node(node).owner.tags().is_none(), "it stays what it was");
     assert!(told(&world).is_some_and(|text| text.contains("tag:x")));
+    world.pass(std::time::Duration::from_secs(3600));
     check(&mut world, register(1, 11, None, asks(&["tag:x"])), "in 1");
     assert!(told(&world).is_some(), "a restart of the client changes nothing");
     check(&mut world, register(1, 11, None, asks(&["tag:y"])), &refused.replace("tag:x", "tag:y"));
@@ -365,6 +375,22 @@ fn a_node_that_repeats_its_wish_for_a_refused_tag_stays_in_and_is_told_why_it_ha
     for _ in 0..3 {
         check(&mut world, register(1, 12, Some(&key), asks(&["tag:x"])), refused);
     }
+}
+
+#[test]
+fn a_tag_that_was_refused_is_given_when_it_is_the_persons_to_give_and_the_node_asks_again() {
+    let (mut world, _) = ann_is_in();
+    let asks = |request: &mut RegisterRequest| {
+        request.hostinfo.as_mut().expect("set").request_tags = vec!["tag:x".to_owned()];
+    };
+    check(&mut world, register(1, 11, None, asks), "requested tags [tag:x] are invalid or not permitted");
+    check(&mut world, register(1, 11, None, asks), "in 1");
+    let text = r#"{ "tagOwners": { "tag:x": ["ann@"] } }"#.to_owned();
+    world.ask(What::ReplacePolicy { text }).expect("a policy");
+    check(&mut world, register(1, 11, None, asks), "in 1");
+    let node = warren_wire::NodeId(1);
+    assert_eq!(world.node(node).owner, Owner::Tags(tag_set(&["tag:x"])));
+    assert!(world.snapshot().netmap_for(node).expect("a map").display_messages.is_empty());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use warren_control::rows::{Service, ServiceId};
-use warren_control::{Answer, Offered, Refusal, ServiceWish, What};
+use warren_control::{Answer, Offered, Refusal, ServiceChange, ServiceWish, What};
 use warren_wire::{Hostinfo, MapRequest, NodeId, VipService, VipServices};
 
 use crate::sessions::{Client, three, update};
@@ -160,6 +160,38 @@ fn the_policy_approves_hosts_and_says_who_finds_the_service() {
 }
 
 #[test]
+fn the_policy_approves_a_host_that_logs_in_with_the_right_role() {
+    let (mut world, [_, h, _]) = three();
+    world.user("bob");
+    world.ask(What::ReplacePolicy { text: POLICY.to_owned() }).expect("a policy");
+    let tagged = world.key(None, &["tag:db"], REUSABLE);
+    let machine = world.node(h).machine_key;
+    let own = (1..9).find(|seed| self::machine(*seed) == machine).expect("one of three");
+    let db = world.join(own, 40, &tagged).id;
+    offer(&mut world, db, &["svc:web"]);
+    let service = create(&mut world, "web");
+    let approved = |world: &World| world.control.registry().service(service.id).expect("there").approved.clone();
+    assert!(approved(&world).is_empty());
+    let web = world.key(None, &["tag:web"], REUSABLE);
+    let again = world.ask(register(own, 41, Some(&web), |request| request.old_node_key = Some(node_key(40))));
+    assert!(again.is_ok());
+    assert_eq!(world.node(db).owner.tags(), Some(&tag_set(&["tag:web"])), "the same node");
+    assert_eq!(approved(&world), [db].into(), "though it offers what it offered before");
+}
+
+#[test]
+fn what_two_operators_change_of_a_service_is_both_changed() {
+    let (mut world, _) = three();
+    let service = create(&mut world, "web").id;
+    let ports = ServiceChange { ports: Some(vec!["tcp:80".to_owned()]), ..ServiceChange::default() };
+    let tags = ServiceChange { tags: Some(tag_set(&["tag:web"])), ..ServiceChange::default() };
+    let both = [ports, tags].map(|change| What::ChangeService { service, change });
+    assert!(world.batch(both.into()).iter().all(Result::is_ok));
+    let service = world.control.registry().service(service).expect("there");
+    assert_eq!((&service.ports[..], &service.tags), (&["tcp:80".to_owned()][..], &tag_set(&["tag:web"])));
+}
+
+#[test]
 fn nodes_and_services_share_one_set_of_names() {
     let (mut world, [a, ..]) = three();
     create(&mut world, "web");
@@ -169,6 +201,7 @@ fn nodes_and_services_share_one_set_of_names() {
     };
     assert_eq!(ask(&mut world, "svc:web", wish()), "service name \"web\" is taken");
     assert!(ask(&mut world, "host-1", wish()).starts_with("a node is called host-1"));
+    assert!(ask(&mut world, "svc:wpad", wish()).contains("programs ask for"));
     assert!(ask(&mut world, "Web_1", wish()).contains("cannot be a service's name"));
     let bad = ServiceWish { ports: vec!["https".to_owned()], ..wish() };
     assert!(ask(&mut world, "db", bad).starts_with("\"https\" is not a port"));

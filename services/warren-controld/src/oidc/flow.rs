@@ -88,9 +88,9 @@ impl NotSignedIn {
     /// Whether anybody can bring it about, without a link and a browser of ours: then it may not fill the log.
     fn is_anybodys(&self) -> bool {
         match self {
-            Self::Off | Self::NotWaiting(_) | Self::Lost(Lost::Unknown) => true,
+            Self::Off | Self::NotWaiting(_) | Self::Lost(Lost::Unknown | Lost::OtherBrowser) => true,
             Self::Incomplete | Self::Form | Self::Method(_) => true,
-            Self::Lost(Lost::OtherBrowser | Lost::Used | Lost::Form) => false,
+            Self::Lost(Lost::Used | Lost::Form) => false,
             Self::Declined { .. } | Self::Vouch { .. } | Self::Command { .. } | Self::Check { .. } => false,
         }
     }
@@ -339,11 +339,12 @@ mod tests {
 
     #[test]
     fn what_anybody_can_bring_about_does_not_fill_the_log() {
-        for anybodys in [NotSignedIn::Off, NotSignedIn::Incomplete, Lost::Unknown.into(), NotSignedIn::NotWaiting(None)]
-        {
+        let lost = [Lost::Unknown, Lost::OtherBrowser].map(NotSignedIn::from);
+        let others = [NotSignedIn::Off, NotSignedIn::Incomplete, NotSignedIn::NotWaiting(None)];
+        for anybodys in lost.into_iter().chain(others) {
             assert!(anybodys.is_anybodys(), "{anybodys}");
         }
-        for ones in [Lost::OtherBrowser.into(), Lost::Used.into(), NotSignedIn::from(Lost::Form)] {
+        for ones in [Lost::Used.into(), NotSignedIn::from(Lost::Form)] {
             assert!(!ones.is_anybodys(), "{ones}");
         }
     }

@@ -61,6 +61,7 @@ async fn ask_about_all(
     let snapshot = shared.registry.snapshot();
     let now = clock::wall();
     let is_due = |row: &Row| !row.ended && row.checked.saturating_add(every) <= now;
+    kept.retain(|user, _| snapshot.registry().sign_in(*user).is_some_and(|row| !row.ended));
     for due in snapshot.registry().sign_ins().filter(|row| is_due(row)).map(|row| row.user) {
         if *shutdown.borrow() {
             return;

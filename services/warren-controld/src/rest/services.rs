@@ -3,7 +3,7 @@
 use http::Response;
 use warren_api::admin::{ChangeService, CreateService, HostsAnswer, ServiceAnswer, ServicesAnswer, SetApproved};
 use warren_control::rows::ServiceId;
-use warren_control::{Answer, Refusal, ServiceWish, Snapshot, What};
+use warren_control::{Answer, Refusal, ServiceChange, ServiceWish, Snapshot, What};
 use warren_io::answer::{self, Body};
 
 use super::{Asked, RestError, nodes, nothing, shapes};
@@ -28,17 +28,10 @@ pub(super) async fn create(asked: &Asked) -> Result<Response<Body>, RestError> {
 }
 
 pub(super) async fn change(asked: &Asked, name: &str) -> Result<Response<Body>, RestError> {
-    let snapshot = asked.snapshot();
-    let service = service_id(&snapshot, name)?;
-    let before = snapshot.registry().service(service);
-    let before = before.map(|row| (row.ports.clone(), row.comment.clone(), row.tags.clone())).unwrap_or_default();
+    let service = service_id(&asked.snapshot(), name)?;
     let ChangeService { ports, comment, tags } = asked.json()?;
-    let wish = ServiceWish {
-        ports: ports.unwrap_or(before.0),
-        comment: comment.unwrap_or(before.1),
-        tags: tags.map_or(before.2, |tags| tags.into_iter().collect()),
-    };
-    done(asked, What::ChangeService { service, wish }).await
+    let tags = tags.map(|tags| tags.into_iter().collect());
+    done(asked, What::ChangeService { service, change: ServiceChange { ports, comment, tags } }).await
 }
 
 pub(super) async fn delete(asked: &Asked, name: &str) -> Result<Response<Body>, RestError> {

@@ -32,6 +32,21 @@ async fn a_one_off_key_that_twenty_machines_race_for_lets_one_in() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_known_may_announce_thousands_of_networks_when_it_registers_again() {
+    let world = start().await;
+    let machine = Machine::new(&world, 1, "connector").await;
+    let key = world.join_key(false).await;
+    let routes = |count: u16| (0..count).map(|n| format!("10.{}.{}.1/32", n >> 8, n & 255).parse().expect("a prefix"));
+    let mut request = machine.register_request(Some(&key));
+    request.hostinfo.get_or_insert_default().routable_ips = routes(4096).collect();
+    let (status, _) = machine.post("/machine/register", &request).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "a stranger says little");
+    machine.join(&key).await;
+    let again = machine.register(&request).await;
+    assert!(again.machine_authorized, "{}", again.error);
+}
+
+#[tokio::test]
 async fn wrong_expired_and_ended_keys_are_refused_with_the_fields_own_words() {
     let world = start().await;
     let machine = Machine::new(&world, 1, "a").await;

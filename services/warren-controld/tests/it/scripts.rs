@@ -42,6 +42,8 @@ async fn a_key_that_is_to_live_for_ever_does_not_expire_at_once_however_that_is_
         ("node/1/expire", r#"{"disableExpirey": true}"#, "disableExpirey"),
         ("node/1/expire?disable-expiry=true", "", "disable-expiry"),
         ("node/1/expire?disableExpiry=yes", "", "true or false"),
+        ("node/1/expire?disableExpiry=", "", "disableExpiry without a value"),
+        ("node/1/expire?expiry=", "", "expiry without a value"),
         ("node/1/expire?disableExpiry=true&expiry=2100-01-01T00:00:00Z", "", "at a time or never"),
         ("node/backfillips", "", "confirmed=true"),
     ] {

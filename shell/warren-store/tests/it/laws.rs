@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use warren_control::rows::{KeyId, Revision, ServiceId};
-use warren_control::{Offer, Offered, ServiceWish, SoftRow, What};
+use warren_control::{Offer, Offered, ServiceChange, ServiceWish, SoftRow, What};
 use warren_crypto::{DiscoPublic, UnixTime};
 use warren_store::{CommitError, Store};
 use warren_wire::{CapabilityVersion, Endpoint, EndpointKind, Hostinfo, NetInfo, NodeId, RegionId, UserId};
@@ -55,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
             wish: wish(tagged),
         })),
         1 => (1_i64..4, any::<bool>())
-            .prop_map(|(id, tagged)| Step::What(What::ChangeService { service: ServiceId(id), wish: wish(tagged) })),
+            .prop_map(|(id, tagged)| Step::What(What::ChangeService { service: ServiceId(id), change: change(tagged) })),
         1 => (1_i64..4).prop_map(|id| Step::What(What::DeleteService { service: ServiceId(id) })),
         1 => (1_i64..4, node.clone(), any::<bool>())
             .prop_map(|(id, node, approved)| Step::What(What::ApproveHost { service: ServiceId(id), node, approved })),
@@ -73,6 +73,10 @@ fn step() -> impl Strategy<Value = Step> {
 fn wish(tagged: bool) -> ServiceWish {
     let tags = if tagged { ["tag:a".to_owned()].into() } else { BTreeSet::new() };
     ServiceWish { ports: vec!["tcp:443".to_owned()], comment: format!("tagged: {tagged}"), tags }
+}
+
+fn change(tagged: bool) -> ServiceChange {
+    ServiceChange { tags: Some(wish(tagged).tags), comment: Some(wish(tagged).comment), ports: None }
 }
 
 fn soft(node: NodeId, [a, b, c, d]: [u8; 4], os: String) -> SoftRow {

@@ -175,7 +175,10 @@ impl Life {
 
     fn speak(&mut self, node: i64, channel: ChannelId, host: usize, routes: Vec<warren_ip::Prefix>, endpoint: u8) {
         self.say(node, channel, host, routes.clone(), endpoint);
-        self.model.said.insert(node, model::Said { routes, tags: draw::none(), endpoint: Some(endpoint) });
+        self.model.said.insert(
+            node,
+            model::Said { routes, tags: draw::none(), endpoint: Some(endpoint), ..model::Said::default() },
+        );
     }
 
     /// A second machine with the same keys comes, both speak, and it goes: the later one is believed while it is there.

@@ -116,6 +116,8 @@ pub struct Said {
     pub routes: Vec<Prefix>,
     pub tags: BTreeSet<String>,
     pub endpoint: Option<u8>,
+    /// Of the tags, those that it does not get. Not saved.
+    pub refused: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -302,6 +304,12 @@ impl Model {
                 Ok(format!("user {user}"))
             }
             Ask::ApproveNode(id, approved) => {
+                let is_new = |node: &&Node| (node.approved, node.kept_out) != (*approved, !approved);
+                // It has its time to come back once more.
+                if self.nodes.get(id).filter(is_new).is_some_and(|node| node.ephemeral) && !self.connected.contains(id)
+                {
+                    self.away.insert(*id, now + GRACE + EPHEMERAL_TIMEOUT);
+                }
                 self.change(*id, |node| (node.approved, node.kept_out) = (*approved, !approved))
             }
             Ask::ExpireNode(id, at) => self.change(*id, |node| {

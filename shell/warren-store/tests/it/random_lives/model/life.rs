@@ -20,6 +20,7 @@ impl Model {
         self.waiting.clear();
         self.told.clear();
         self.said = self.saved.clone();
+        self.said.values_mut().for_each(|said| said.refused.clear());
         self.connected.clear();
         self.leaving.clear();
         let away = self.now + GRACE + EPHEMERAL_TIMEOUT;

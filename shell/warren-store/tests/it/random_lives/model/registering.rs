@@ -31,22 +31,27 @@ impl Model {
             if is_expired(node, now) {
                 return Ok(format!("key expired {id}"));
             }
-            let asked_before = self.said_before.get(id).map(|said| said.tags.clone()).unwrap_or_default();
+            let before = self.said_before.get(id).cloned().unwrap_or_default();
+            let is_judged = request.tags != before.tags || !before.refused.is_disjoint(&request.tags);
             let refused: BTreeSet<String> = match &node.owner {
-                _ if request.tags == asked_before => BTreeSet::new(),
+                _ if !is_judged => BTreeSet::new(),
                 Owner::Tags(has) => &request.tags - has,
                 Owner::User(user) => self.not_to_give(*user, &request.tags),
             };
             if !refused.is_empty() {
-                // Said once; whoever repeats it all the same is let in without.
-                let told = self.told.insert(*id, (request.tags.clone(), now));
-                let was_told = |(tags, since): &(BTreeSet<String>, u64)| *tags == request.tags && now < since + TOLD;
-                let Some(told) = told.filter(was_told) else { return Ok("tags refused".into()) };
-                self.told.insert(*id, told);
-                self.hear(*id, &Register { tags: &request.tags - &refused, ..request.clone() });
+                // Said once; whoever repeats it all the same is let in without, and stays so.
+                if request.tags != before.tags {
+                    let told = self.told.insert(*id, (request.tags.clone(), now));
+                    let was_told =
+                        |(tags, since): &(BTreeSet<String>, u64)| *tags == request.tags && now < since + TOLD;
+                    let Some(told) = told.filter(was_told) else { return Ok("tags refused".into()) };
+                    self.told.insert(*id, told);
+                }
+                self.hear(*id, request);
+                self.said.entry(*id).or_default().refused = refused;
                 return Ok(format!("in {id}"));
             }
-            if !request.tags.is_empty() && request.tags != asked_before && matches!(node.owner, Owner::User(_)) {
+            if !request.tags.is_empty() && is_judged && matches!(node.owner, Owner::User(_)) {
                 self.give_tags(*id, &request.tags);
             }
             self.hear(*id, request);
@@ -290,7 +295,10 @@ impl Model {
     pub(super) fn hear(&mut self, id: i64, request: &Register) {
         self.approve(id, &request.routes.clone());
         let endpoint = self.said.get(&id).and_then(|said| said.endpoint);
-        self.said.insert(id, Said { routes: request.routes.clone(), tags: request.tags.clone(), endpoint });
+        self.said.insert(
+            id,
+            Said { routes: request.routes.clone(), tags: request.tags.clone(), endpoint, ..Said::default() },
+        );
     }
 
     pub(super) fn approve_announced(&mut self, id: i64) {
