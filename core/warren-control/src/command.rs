@@ -13,6 +13,7 @@ use crate::auth_keys::KeySecret;
 use crate::pending::AuthId;
 use crate::people::Person;
 use crate::register::RegisterAnswer;
+use crate::roles::UserRole;
 use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, Sealed, Service, ServiceId, SignIn, User};
 use crate::services::{ServiceChange, ServiceWish};
 
@@ -204,12 +205,19 @@ pub enum What {
         /// May be empty.
         picture_url: String,
     },
-    /// Changes the short name.
+    /// Changes the short name. Policies may mean the person by it from now on, whoever had chosen it before.
     RenameUser {
         /// Whom.
         user: UserId,
         /// Short, unique.
         name: String,
+    },
+    /// Gives somebody an office, or takes it back.
+    SetRole {
+        /// Whom.
+        user: UserId,
+        /// What they are from now on.
+        role: UserRole,
     },
     /// Forgets a person; their join keys go too.
     DeleteUser {
@@ -320,6 +328,7 @@ impl What {
             Self::SetRoutes { .. } => "set_routes",
             Self::CreateUser { .. } => "create_user",
             Self::RenameUser { .. } => "rename_user",
+            Self::SetRole { .. } => "set_role",
             Self::DeleteUser { .. } => "delete_user",
             Self::CreateKey { .. } => "create_key",
             Self::ExpireKey { .. } => "expire_key",

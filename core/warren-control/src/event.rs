@@ -32,7 +32,7 @@ pub enum Event {
     NodeRemoved(NodeId),
     /// A person who was not there before.
     UserAdded(UserId),
-    /// Somebody's names or groups changed.
+    /// Somebody's names, groups or role changed.
     UserChanged(UserId),
     /// Somebody is gone. They had no nodes.
     UserRemoved(UserId),
@@ -85,7 +85,7 @@ pub fn impact(event: &Event) -> Impact {
         | Event::NodeRemoved(node) => Impact::Reach(*node),
         // A policy may have named the person before they existed.
         Event::UserAdded(_) | Event::UserRemoved(_) => Impact::Everyone,
-        // The name is what policies match by, so reach may change with it.
+        // Names, groups and roles are what policies match by, so reach may change with them.
         Event::UserChanged(user) => Impact::WhoSees(*user),
         Event::KeyChanged(_) => Impact::Nobody,
         // Its hosts' own affairs are `Control`'s to look after.

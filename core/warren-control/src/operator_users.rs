@@ -37,12 +37,14 @@ impl Staged {
 
     pub(crate) fn rename_user(&mut self, id: UserId, name: String, now: UnixTime) -> Result<Answer, Refusal> {
         let user = self.user(id)?;
-        if user.name == name {
+        if user.name == name && !user.self_named {
             return Ok(Answer::User(user));
         }
-        self.check_user_name(&name, Some(id))?;
+        if user.name != name {
+            self.check_user_name(&name, Some(id))?;
+        }
         self.note(now, format!("user:{}", id.0), format!("{} to {name}", user.name));
-        let user = self.put_user(User { name, ..User::clone(&user) });
+        let user = self.put_user(User { name, self_named: false, ..User::clone(&user) });
         self.events.push(Event::UserChanged(id));
         Ok(Answer::User(user))
     }

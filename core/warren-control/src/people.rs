@@ -7,6 +7,7 @@
 //! - An e-mail address that another person here has is refused: a policy that names it would mean both.
 //! - What a provider said before somebody signed in anew changes nothing; an address that another has changes nothing.
 //! - A name is never taken over: whoever comes later gets a number behind it.
+//! - A name that somebody chose at the provider gives no reach: policies go by addresses and by operators' words.
 //! - A person whom the provider no longer vouches for has their nodes logged out, and their join keys let nobody in.
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use crate::event::Event;
 use crate::names;
 use crate::pending::AuthId;
 use crate::register::{LetIn, cut, next};
+use crate::roles::UserRole;
 use crate::rows::{LOCAL_ISSUER, Node, Registered, Sealed, SignIn, User};
 use crate::staged::Staged;
 
@@ -194,20 +196,29 @@ impl Staged {
                 id,
                 issuer: person.issuer,
                 subject: person.subject,
+                self_named: is_self_named(&name, &email),
                 name,
                 display_name,
                 email,
                 picture_url,
+                role: UserRole::Member,
                 created: now,
             });
             self.events.push(Event::UserAdded(id));
             return Ok(user);
         };
         // A name that was an address follows the address, so that whoever gets the old one gets no name with it.
-        let follows = !known.email.is_empty() && known.name == known.email && known.email != email;
-        let name =
-            if follows { self.free_user_name(&wanted_name(&person, known.id), known.id) } else { known.name.clone() };
-        let user = User { name, display_name, email, picture_url, ..User::clone(&known) };
+        let is_address = !known.email.is_empty() && known.name.eq_ignore_ascii_case(&known.email);
+        let follows = is_address && known.email != email;
+        let (name, self_named) = match follows {
+            true => {
+                let name = self.free_user_name(&wanted_name(&person, known.id), known.id);
+                let self_named = is_self_named(&name, &email);
+                (name, self_named)
+            }
+            false => (known.name.clone(), known.self_named),
+        };
+        let user = User { name, self_named, display_name, email, picture_url, ..User::clone(&known) };
         if user == *known {
             return Ok(known);
         }
@@ -250,6 +261,11 @@ fn wanted_name(person: &Person, id: UserId) -> String {
     let login: String = person.login.to_lowercase().chars().map(|c| if allowed(c) { c } else { '-' }).collect();
     let login = cut(login.trim_matches('-'), 64);
     if names::is_user_name(login) { login.to_owned() } else { format!("person-{}", id.0) }
+}
+
+/// Whether nobody but the person says that they are called so ([`User::self_named`]).
+fn is_self_named(name: &str, email: &str) -> bool {
+    !name.eq_ignore_ascii_case(email)
 }
 
 /// One line without characters that only deceive.

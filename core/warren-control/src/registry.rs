@@ -2,7 +2,7 @@
 //!
 //! Copies share (see [`crate::table`]), so a staged overlay and a published snapshot are simply copies. Invariants,
 //! checked by `check_invariants` in debug builds after every batch:
-//! node keys, names and addresses are unique; an index has exactly the rows; owners exist.
+//! node keys, names and addresses are unique; an index has exactly the rows; owners exist; one person owns the network.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,6 +13,7 @@ use warren_ip::Prefix;
 use warren_wire::{NodeId, UserId};
 
 use crate::addresses::Pool;
+use crate::roles::UserRole;
 use crate::rows::{
     KeyId, Node, Owner, PolicyRow, PreAuthKey, Revision, Rows, ServerFacts, Service, ServiceId, SignIn, User,
 };
@@ -91,6 +92,9 @@ impl Registry {
             }
             if registry.identities.contains(&identity(&user.issuer, &user.subject)) {
                 return Err(RowsError::SharedBy("users", "issuer and subject"));
+            }
+            if user.role == UserRole::OWNER && registry.users().any(|other| other.role == UserRole::OWNER) {
+                return Err(RowsError::SharedBy("users", "role of owner"));
             }
             check_counter("user", user.id.0, rows.facts.next_user)?;
             registry.put_user(Arc::clone(user));
@@ -391,6 +395,8 @@ impl Registry {
         }
         assert_eq!(self.machines.values().map(|ids| ids.len()).sum::<usize>(), count);
         assert_eq!((self.user_names.len(), self.identities.len()), (self.users.len(), self.users.len()));
+        let owners = self.users.values().filter(|user| user.role == UserRole::OWNER).count();
+        assert!(owners <= 1, "{owners} owners");
         for sign_in in self.sign_ins.values() {
             assert!(self.users.contains(&sign_in.user), "the person {} exists", sign_in.user.0);
         }

@@ -14,6 +14,7 @@ use warren_ip::Prefix;
 use warren_wire::{CapabilityVersion, Endpoint, Hostinfo, NodeId, StableId, UserId};
 
 use crate::offers::Offered;
+use crate::roles::UserRole;
 
 /// How many batches have been committed. One per transaction that changed a row; presence never moves it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,12 +54,17 @@ pub struct User {
     pub subject: String,
     /// Short name, unique among all users.
     pub name: String,
+    /// The name is what the person chose at their provider, or made up here for want of one: it is neither their address
+    /// nor an operator's word, so no policy can mean them by it.
+    pub self_named: bool,
     /// What people read; empty means `name`.
     pub display_name: String,
     /// E-mail address; empty if not known.
     pub email: String,
     /// URL of a picture; empty for none.
     pub picture_url: String,
+    /// The office that an operator gave them.
+    pub role: UserRole,
     /// When the row was made.
     pub created: UnixTime,
 }

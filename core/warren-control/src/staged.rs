@@ -22,6 +22,7 @@ use crate::event::Event;
 use crate::pending::Pending;
 use crate::presence::Present;
 use crate::registry::Registry;
+use crate::roles::UserRole;
 use crate::rows::{AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, Service, SignIn, User};
 use crate::settings::Settings;
 use crate::table::Table;
@@ -148,13 +149,16 @@ impl Staged {
                     issuer: crate::rows::LOCAL_ISSUER.to_owned(),
                     subject: String::new(),
                     name,
+                    self_named: false,
                     display_name,
                     email,
                     picture_url,
+                    role: UserRole::Member,
                     created: now,
                 })
             }
             What::RenameUser { user, name } => self.rename_user(user, name, now),
+            What::SetRole { user, role } => self.set_role(user, role, now),
             What::DeleteUser { user, with_nodes } => self.delete_user(user, with_nodes, now),
             What::CreateKey { user, tags, reusable, ephemeral, preapproved, expiry } => {
                 let wish = crate::operator_keys::KeyWish { user, tags, reusable, ephemeral, preapproved, expiry };

@@ -205,10 +205,11 @@ fn policy_user(user: &User, registry: &Registry) -> PolicyUser {
     PolicyUser {
         id: user.id,
         name: user.name.clone(),
+        self_named: user.self_named,
         email: user.email.clone(),
         provider_id: (user.issuer != LOCAL_ISSUER).then(|| format!("{}/{}", user.issuer, user.subject)),
         groups: registry.sign_in(user.id).into_iter().flat_map(|sign_in| sign_in.groups.iter().cloned()).collect(),
-        ..PolicyUser::default()
+        roles: user.role.office().into_iter().collect(),
     }
 }
 

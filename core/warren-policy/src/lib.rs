@@ -81,5 +81,5 @@ pub use diagnostics::{Diagnostic, Diagnostics};
 pub use policy::{MAX_POLICY_LEN, Policy};
 pub use ssh::CheckPeriod;
 pub use ssh_table::SshCheck;
-pub use tailnet::{Attribute, PolicyNode, PolicyService, PolicyUser, Role, Tailnet};
+pub use tailnet::{Attribute, NoRole, PolicyNode, PolicyService, PolicyUser, Role, Tailnet};
 pub use visibility::RouteUse;

@@ -1,7 +1,8 @@
 //! Which people a word of the policy names.
 //!
-//! A person is an issuer and a subject, which the caller tells apart by [`UserId`]. A word is an e-mail address, a login
-//! or what the provider calls the person; one that fits two people names neither, because access fails closed.
+//! A person is an issuer and a subject, which the caller tells apart by [`UserId`]. A word is an e-mail address, a name
+//! that an operator gave or what the provider calls the person; one that fits two people names neither, because access
+//! fails closed. A name that people choose for themselves is no word: `docs/decisions/0006-names-in-policies.md`.
 
 use std::collections::BTreeMap;
 
@@ -40,10 +41,11 @@ impl<'a> Directory<'a> {
             if let Some(id) = &user.provider_id {
                 directory.by_provider.entry(id).or_default().push(user);
             }
-            for (words, word) in [(&mut directory.by_email, &user.email), (&mut directory.by_name, &user.name)] {
-                if !word.is_empty() {
-                    words.entry(word).or_default().push(user);
-                }
+            if !user.email.is_empty() {
+                directory.by_email.entry(&user.email).or_default().push(user);
+            }
+            if !user.name.is_empty() && !user.self_named {
+                directory.by_name.entry(&user.name).or_default().push(user);
             }
         }
         directory
@@ -100,8 +102,21 @@ impl<'a> Directory<'a> {
     fn add(&self, token: &str, named: &mut Named) {
         match self.find(token)[..] {
             [user] => named.users.push(user.id),
-            [] => named.problems.push(format!("no user found: token {token}")),
+            [] => named.problems.push(self.nobody(token)),
             _ => named.problems.push(format!("multiple users found: token {token}")),
+        }
+    }
+}
+
+impl Directory<'_> {
+    fn nobody(&self, token: &str) -> String {
+        let login = token.strip_suffix('@').unwrap_or(token);
+        match self.users.iter().find(|user| user.self_named && user.name == login) {
+            None => format!("no user found: token {token}"),
+            Some(PolicyUser { id, .. }) => format!(
+                "no user found: token {token}: user {id} chose that name at the identity provider; if it is to mean them, \
+                 an operator gives it to them: users rename {id} {login}"
+            ),
         }
     }
 }

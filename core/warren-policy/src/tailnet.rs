@@ -1,7 +1,9 @@
 //! Whom a policy is about: users and nodes, as far as rules can tell them apart.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use warren_ip::Prefix;
 use warren_wire::{NodeId, UserId};
@@ -20,6 +22,8 @@ pub struct Tailnet<'a> {
 pub struct PolicyUser {
     pub id: UserId,
     pub name: String,
+    /// The name is what the person chose at the identity provider, so no word of a policy means them by it.
+    pub self_named: bool,
     /// Only if the provider vouches for it; empty otherwise.
     pub email: String,
     /// What the identity provider calls this person, where one does.
@@ -40,6 +44,46 @@ pub enum Role {
     NetworkAdmin,
     BillingAdmin,
     Auditor,
+}
+
+/// A word that is no office.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NoRole(String);
+
+impl fmt::Display for NoRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known: Vec<&str> = Role::ALL.into_iter().map(Role::as_str).collect();
+        write!(f, "{:?} is no role; there are {} and member", self.0, known.join(", "))
+    }
+}
+
+impl std::error::Error for NoRole {}
+
+impl Role {
+    /// Each once.
+    pub const ALL: [Role; 6] =
+        [Role::Owner, Role::Admin, Role::ItAdmin, Role::NetworkAdmin, Role::BillingAdmin, Role::Auditor];
+
+    /// As the hosted service spells it; after `autogroup:` it names those who hold it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Owner => "owner",
+            Role::Admin => "admin",
+            Role::ItAdmin => "it-admin",
+            Role::NetworkAdmin => "network-admin",
+            Role::BillingAdmin => "billing-admin",
+            Role::Auditor => "auditor",
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = NoRole;
+
+    fn from_str(text: &str) -> Result<Role, NoRole> {
+        let found = Role::ALL.into_iter().find(|role| role.as_str() == text);
+        found.ok_or_else(|| NoRole(text.chars().take(64).collect()))
+    }
 }
 
 /// A node.

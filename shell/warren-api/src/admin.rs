@@ -12,6 +12,7 @@
 //! | GET `user?id=&name=&email=` | – | `{users}` |
 //! | POST `user` | [`CreateUser`] | `{user}` |
 //! | POST `user/{id}/rename/{name}` | – | `{user}` |
+//! | POST `user/{id}/role` (ours) | [`SetRole`] | `{user}` |
 //! | DELETE `user/{id}?force=true` (`force` is ours: with their nodes) | – | `{}` |
 //! | GET `node?user=` · GET `node/{id}` | – | `{nodes}` · `{node}` |
 //! | DELETE `node/{id}` | – | `{}` |
@@ -44,7 +45,7 @@ pub use shapes::{
     ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateKey, CreateService, CreateUser, ExpireKey,
     ExpireNode, Health, HideEndpoints, HostsAnswer, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid,
     NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer,
-    ServiceHost, ServicesAnswer, SetApproved, SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer,
+    ServiceHost, ServicesAnswer, SetApproved, SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife, User, UserAnswer,
     UsersAnswer, WaitingAnswer, WaitingMachine,
 };
 

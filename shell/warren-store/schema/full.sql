@@ -17,9 +17,11 @@ CREATE TABLE users (
     display_name TEXT NOT NULL,
     email        TEXT NOT NULL,
     picture_url  TEXT NOT NULL,
-    created      TEXT NOT NULL,
+    created      TEXT NOT NULL, role TEXT NOT NULL DEFAULT 'member' CHECK (role IN ('owner', 'admin', 'it-admin', 'network-admin', 'billing-admin', 'auditor', 'member')), self_named INTEGER NOT NULL DEFAULT 0 CHECK (self_named IN (0, 1)),
     UNIQUE (issuer, subject)
 ) STRICT;
+
+CREATE UNIQUE INDEX one_owner ON users (role) WHERE role = 'owner';
 
 CREATE TABLE nodes (
     id              INTEGER PRIMARY KEY,

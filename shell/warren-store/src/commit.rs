@@ -166,8 +166,9 @@ async fn insert(connection: &mut SqliteConnection, change: &RowChange) -> Result
 }
 
 async fn insert_user(connection: &mut SqliteConnection, user: &User) -> Result<(), sqlx::Error> {
-    let sql = "INSERT INTO users (id, issuer, subject, name, display_name, email, picture_url, created)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let sql =
+        "INSERT INTO users (id, issuer, subject, name, display_name, email, picture_url, created, role, self_named)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     sqlx::query(sql)
         .bind(user.id.0)
         .bind(&user.issuer)
@@ -177,6 +178,8 @@ async fn insert_user(connection: &mut SqliteConnection, user: &User) -> Result<(
         .bind(&user.email)
         .bind(&user.picture_url)
         .bind(time(user.created))
+        .bind(user.role.as_str())
+        .bind(user.self_named)
         .execute(connection)
         .await?;
     Ok(())

@@ -117,6 +117,8 @@ fn user(row: &SqliteRow) -> Result<Arc<User>, LoadError> {
         issuer: row.plain("issuer")?,
         subject: row.plain("subject")?,
         name: row.plain("name")?,
+        self_named: row.plain("self_named")?,
+        role: row.parsed("role")?,
         display_name: row.plain("display_name")?,
         email: row.plain("email")?,
         picture_url: row.plain("picture_url")?,

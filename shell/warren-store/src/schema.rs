@@ -10,7 +10,7 @@ pub(crate) struct Migration {
 }
 
 /// All steps in order; the first makes schema 1.
-pub(crate) const MIGRATIONS: [Migration; 5] = [
+pub(crate) const MIGRATIONS: [Migration; 6] = [
     Migration {
         up: include_str!("../schema/0001_registry.up.sql"),
         down: include_str!("../schema/0001_registry.down.sql"),
@@ -30,6 +30,10 @@ pub(crate) const MIGRATIONS: [Migration; 5] = [
     Migration {
         up: include_str!("../schema/0005_services.up.sql"),
         down: include_str!("../schema/0005_services.down.sql"),
+    },
+    Migration {
+        up: include_str!("../schema/0006_people.up.sql"),
+        down: include_str!("../schema/0006_people.down.sql"),
     },
 ];
 

@@ -16,6 +16,9 @@ use crate::{safe, table, words};
 /// Without a time, a key is good for an hour: long enough to walk to the other machine.
 const KEY_LIFETIME: &str = "1h";
 
+/// As the hosted service spells them.
+const ROLES: [&str; 7] = ["owner", "admin", "it-admin", "network-admin", "billing-admin", "auditor", "member"];
+
 #[derive(Subcommand, Clone, Debug)]
 pub enum Operate {
     /// People
@@ -65,6 +68,12 @@ pub enum Users {
     List(Output),
     /// Give a person another name
     Rename { user: String, new_name: String },
+    /// Give a person an office that policies can name (autogroup:admin), or `member` for none
+    SetRole {
+        user: String,
+        #[arg(value_parser = ROLES)]
+        role: String,
+    },
     /// Remove a person who has no devices
     #[command(visible_alias = "destroy")]
     Delete {
@@ -151,6 +160,15 @@ pub enum Nodes {
         node: String,
         #[arg(short = 'r', long)]
         routes: String,
+    },
+    /// Give devices addresses of a family that was switched on after they joined
+    #[command(visible_alias = "backfillips")]
+    BackfillIps {
+        /// Taken for the field's scripts: nothing is asked here
+        #[arg(long, hide = true)]
+        force: bool,
+        #[command(flatten)]
+        output: Output,
     },
     /// Do not tell peers where a device is: it is met through relays
     HideEndpoints {
@@ -293,14 +311,19 @@ async fn users(client: &Client, command: &Users) -> Result<()> {
                 return print_json(&users);
             }
             let rows = users.iter().map(|user| {
-                let User { id, display_name, name, email, created_at, .. } = user.clone();
-                vec![id, display_name, name, email, date(created_at)]
+                let User { id, display_name, name, email, created_at, role, .. } = user.clone();
+                vec![id, display_name, name, email, date(created_at), role]
             });
-            println!("{}", table::plain(&["ID", "Name", "Username", "Email", "Created"], rows));
+            println!("{}", table::plain(&["ID", "Name", "Username", "Email", "Created", "Role"], rows));
         }
         Users::Rename { user, new_name } => {
             let id = client.user(user).await?.id;
             client.rename_user(&id, new_name).await?;
+        }
+        Users::SetRole { user, role } => {
+            let id = client.user(user).await?.id;
+            let user = client.set_role(&id, role).await?;
+            println!("{} has the role {} now.", safe::line(&user.name), safe::line(&user.role));
         }
         Users::Delete { user, force } => {
             let id = client.user(user).await?.id;
@@ -387,6 +410,16 @@ async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
             let id = find(client, node).await?.id;
             let node = client.approve_routes(&id, &list(routes)).await?;
             println!("{} serves {}.", node.given_name, in_words(&node.subnet_routes));
+        }
+        Nodes::BackfillIps { force: _, output } => {
+            let changes = client.backfill_addresses().await?;
+            if output.json {
+                return print_json(&changes);
+            }
+            if changes.is_empty() {
+                println!("Every device has the addresses that it should have.");
+            }
+            changes.iter().for_each(|change| println!("{}", safe::line(change)));
         }
         Nodes::HideEndpoints { node, off } => {
             let id = find(client, node).await?.id;
@@ -493,10 +526,12 @@ async fn policy(client: &Client, command: &Policy) -> Result<()> {
             }
         }
         Policy::Set { file } => {
-            client.set_policy(&read(file)?).await.with_context(|| format!("{}", file.display()))?;
+            let policy = client.set_policy(&read(file)?).await.with_context(|| format!("{}", file.display()))?;
+            look_at(&policy.warnings);
         }
         Policy::Check { file } => {
-            client.check_policy(&read(file)?).await.with_context(|| format!("{}", file.display()))?;
+            let check = client.check_policy(&read(file)?).await.with_context(|| format!("{}", file.display()))?;
+            look_at(&check.warnings);
             println!("The server would take it.");
         }
     }
@@ -521,6 +556,11 @@ async fn auth(client: &Client, command: &Auth) -> Result<()> {
         Auth::Reject { auth_id } => client.reject(auth_id).await?,
     }
     Ok(())
+}
+
+/// What a person should know of something that was granted all the same.
+fn look_at(warnings: &[String]) {
+    warnings.iter().for_each(|warning| eprintln!("Look at this: {}", safe::line(warning)));
 }
 
 /// What names a device at a login page: its id or link. Names of devices have neither a slash nor that beginning.

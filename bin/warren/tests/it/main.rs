@@ -1,5 +1,6 @@
-//! The executable as a person meets it, without any daemon.
+//! The executable as a person meets it, without a node daemon.
 
+mod operating;
 mod policy_page;
 
 use std::process::{Command, Output};

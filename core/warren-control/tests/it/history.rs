@@ -24,6 +24,8 @@ fn command() -> impl Strategy<Value = Plan> {
         })),
         (user.clone(), name.clone())
             .prop_map(|(user, name)| Plan::What(What::RenameUser { user, name: name.to_owned() })),
+        (user.clone(), prop::sample::select(warren_control::UserRole::all().collect::<Vec<_>>()))
+            .prop_map(|(user, role)| Plan::What(What::SetRole { user, role })),
         (user.clone(), any::<bool>()).prop_map(|(user, with_nodes)| Plan::What(What::DeleteUser { user, with_nodes })),
         (node.clone(), user.clone()).prop_map(|(node, user)| Plan::What(What::MoveNode { node, user })),
         (node.clone(), any::<bool>()).prop_map(|(node, hide)| Plan::What(What::HideEndpoints { node, hide })),

@@ -4,6 +4,7 @@ mod attributes;
 mod history;
 mod people;
 mod registering;
+mod roles;
 mod routes;
 mod services;
 mod sessions;

@@ -142,6 +142,37 @@ fn names_are_not_taken_over_and_a_login_never_looks_like_an_address() {
 }
 
 #[test]
+fn a_name_that_somebody_chose_gives_no_reach_until_an_operator_gives_it() {
+    let mut world = World::new();
+    let text = r#"{ "tagOwners": { "tag:web": ["alice@"] },
+        "acls": [{ "action": "accept", "src": ["alice@"], "dst": ["tag:web:22"] }] }"#;
+    world.ask(What::ReplacePolicy { text: text.to_owned() }).expect("a policy");
+    let web = world.key(None, &["tag:web"], ONE_OFF);
+    let web = world.join(9, 91, &web);
+    let login = |subject: &str| Person { login: "alice".into(), ..person(subject, "") };
+    let posing = enrol(&mut world, 1, 11, login("1"));
+    let sees = |world: &World, node: &Node| world.snapshot().visible_to(web.id).contains(node.id);
+    assert_eq!(name(&world, owner(&posing)), "alice");
+    assert!(!sees(&world, &posing) && world.snapshot().filter_of(web.id).is_empty());
+    // Nor does a refresh, an address that comes later, or a restart make a word of it.
+    refresh(&mut world, owner(&posing), login("1")).expect("fresh");
+    refresh(&mut world, owner(&posing), person("1", "al@example.net")).expect("with an address");
+    world.restart();
+    assert!(name(&world, owner(&posing)) == "alice" && !sees(&world, &posing));
+    // An operator may say that it is theirs, even without changing it.
+    world.ask(What::RenameUser { user: owner(&posing), name: "alice".into() }).expect("given");
+    assert!(sees(&world, &posing));
+    world.ask(What::RenameUser { user: owner(&posing), name: "al".into() }).expect("renamed");
+    assert!(!sees(&world, &posing));
+    // Whom an operator made is called so, whoever else would like to be.
+    let alice = world.user("alice");
+    let key = world.key(Some(alice), &[], REUSABLE);
+    let laptop = world.join(2, 21, &key);
+    let late = enrol(&mut world, 3, 31, login("3"));
+    assert!(sees(&world, &laptop) && !sees(&world, &late));
+}
+
+#[test]
 fn somebody_with_an_address_is_not_called_by_what_they_chose_themselves() {
     let mut world = World::new();
     let posing = |subject: &str, email: &str| Person { login: "alice".into(), ..person(subject, email) };
@@ -164,6 +195,10 @@ fn a_changed_address_stays_with_the_person_and_takes_the_name_along() {
     let kept = refresh(&mut world, new, person("50", "ann@example.org"));
     assert!(matches!(&kept, Ok(Answer::Kept(reason)) if reason.contains("is the address of user")), "{kept:?}");
     assert_eq!(name(&world, new), "ann@example.net", "the address is ann's now, and nobody is logged out for it");
+    // However it was written.
+    refresh(&mut world, ann, person("42", "Ann@Example.com")).expect("capitals");
+    refresh(&mut world, ann, person("42", "ann@example.info")).expect("and another");
+    assert_eq!(name(&world, ann), "ann@example.info");
     // A name that an operator chose stays.
     world.ask(What::RenameUser { user: ann, name: "ann".into() }).expect("renamed");
     refresh(&mut world, ann, person("42", "ann@third.example")).expect("again");

@@ -323,6 +323,7 @@ impl Features {
         PolicyUser {
             id,
             name,
+            self_named: false,
             email,
             provider_id: None,
             groups: self.groups.iter().cloned().collect(),

@@ -224,7 +224,8 @@ impl Naive<'_> {
     fn is_person(&self, word: &str, person: &PolicyUser) -> bool {
         let by_provider = |user: &&PolicyUser| user.provider_id.as_deref() == Some(word);
         let by_name = |user: &&PolicyUser| {
-            let named = !user.name.is_empty() && (word == user.name || word == format!("{}@", user.name));
+            let is_word = !user.name.is_empty() && !user.self_named;
+            let named = is_word && (word == user.name || word == format!("{}@", user.name));
             named || (!user.email.is_empty() && word == user.email)
         };
         let mut meant: Vec<&PolicyUser> = self.users.iter().filter(by_provider).collect();

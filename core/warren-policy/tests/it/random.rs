@@ -163,6 +163,7 @@ pub fn people() -> Vec<PolicyUser> {
         user(3, "cat", "cat@example.com", &[], &[Role::Auditor]),
         user(4, "dan", "dan@other.org", &["ops", "lab"], &[Role::Admin]),
         user(5, "eve", "", &[], &[]),
+        PolicyUser { self_named: true, ..user(6, "bob", "", &["lab"], &[]) },
     ]
 }
 

@@ -85,6 +85,22 @@ fn a_word_that_means_two_people_means_nobody_and_is_reported() {
 }
 
 #[test]
+fn a_name_that_somebody_chose_at_the_provider_is_no_word_for_them_and_takes_nobody_elses() {
+    let mut world = world(&["ann-a", "bob-b", "cat-c"]);
+    world.users[1] =
+        PolicyUser { name: "ann".into(), email: String::new(), self_named: true, ..world.users[1].clone() };
+    let policy = r#"{"acls": [{"action": "accept", "src": ["ann@"], "dst": ["cat@:*"]}]}"#;
+    let compiled = world.compile(policy);
+    assert_eq!((show(&compiled, 3).as_str(), compiled.problems()), ("100.64.0.1 -> 100.64.0.5:0-65535", &[][..]));
+    // Nor is it theirs where nobody else is called so, unless an operator says it.
+    world.users[0].name = "anna".into();
+    let compiled = world.compile(policy);
+    assert_eq!((show(&compiled, 3), compiled.problems().len()), (String::new(), 1));
+    world.users[1].self_named = false;
+    assert_eq!(show(&world.compile(policy), 3), "100.64.0.3 -> 100.64.0.5:0-65535");
+}
+
+#[test]
 fn networks_behind_a_node_count_for_filter_and_visibility_once_they_are_served() {
     let mut world = world(&["ann-a", "tag:router", "bob-b"]);
     let policy = r#"{"tagOwners": {"tag:router": []}, "acls": [{"action": "accept", "src": ["ann@"], "dst": ["10.1.0.0/16:443"]}]}"#;

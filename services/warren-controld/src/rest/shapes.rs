@@ -2,9 +2,16 @@
 
 use warren_api::admin;
 use warren_control::rows::{LOCAL_ISSUER, Node, Owner, PreAuthKey, Registered, Service, User};
-use warren_control::{Served, Snapshot};
+use warren_control::{Registry, Served, Snapshot};
 use warren_wire::UserId;
 
+/// With what the provider says of the groups.
+pub(super) fn person(person: &User, registry: &Registry) -> admin::User {
+    let groups = registry.sign_in(person.id).into_iter().flat_map(|sign_in| sign_in.groups.iter().cloned()).collect();
+    admin::User { groups, ..user(person) }
+}
+
+/// As the owner of something.
 pub(super) fn user(user: &User) -> admin::User {
     let is_local = user.issuer == LOCAL_ISSUER;
     admin::User {
@@ -16,6 +23,9 @@ pub(super) fn user(user: &User) -> admin::User {
         provider_id: if is_local { String::new() } else { format!("{}/{}", user.issuer, user.subject) },
         provider: if is_local { String::new() } else { "oidc".to_owned() },
         profile_pic_url: user.picture_url.clone(),
+        role: user.role.to_string(),
+        self_named: user.self_named,
+        groups: Vec::new(),
     }
 }
 

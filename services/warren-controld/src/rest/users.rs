@@ -1,8 +1,8 @@
 //! People.
 
 use http::Response;
-use warren_api::admin::{CreateUser, UserAnswer, UsersAnswer};
-use warren_control::{Answer, What};
+use warren_api::admin::{CreateUser, SetRole, UserAnswer, UsersAnswer};
+use warren_control::{Answer, NoRole, UserRole, What};
 use warren_io::answer::{self, Body};
 use warren_wire::UserId;
 
@@ -17,19 +17,26 @@ pub(super) fn list(asked: &Asked) -> Result<Response<Body>, RestError> {
         .filter(|user| id.is_none_or(|id| user.id.0 == id))
         .filter(|user| asked.query("name").is_none_or(|name| user.name == name))
         .filter(|user| asked.query("email").is_none_or(|email| user.email == email))
-        .map(|user| shapes::user(user))
+        .map(|user| shapes::person(user, snapshot.registry()))
         .collect();
     Ok(answer::json(&UsersAnswer { users }))
 }
 
 pub(super) async fn create(asked: &Asked) -> Result<Response<Body>, RestError> {
     let CreateUser { name, display_name, email, picture_url } = asked.json()?;
-    show(asked.command(What::CreateUser { name, display_name, email, picture_url }).await?)
+    show(asked, asked.command(What::CreateUser { name, display_name, email, picture_url }).await?)
 }
 
 pub(super) async fn rename(asked: &Asked, id: &str, name: &str) -> Result<Response<Body>, RestError> {
     let user = UserId(number(id, "user")?);
-    show(asked.command(What::RenameUser { user, name: name.to_owned() }).await?)
+    show(asked, asked.command(What::RenameUser { user, name: name.to_owned() }).await?)
+}
+
+pub(super) async fn set_role(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {
+    let SetRole { role } = asked.json()?;
+    let role: UserRole = role.parse().map_err(|error: NoRole| RestError::Wrong(error.to_string()))?;
+    let user = UserId(number(id, "user")?);
+    show(asked, asked.command(What::SetRole { user, role }).await?)
 }
 
 pub(super) async fn delete(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {
@@ -39,9 +46,12 @@ pub(super) async fn delete(asked: &Asked, id: &str) -> Result<Response<Body>, Re
     Ok(nothing())
 }
 
-fn show(answered: Answer) -> Result<Response<Body>, RestError> {
+fn show(asked: &Asked, answered: Answer) -> Result<Response<Body>, RestError> {
     match answered {
-        Answer::User(user) => Ok(answer::json(&UserAnswer { user: shapes::user(&user) })),
+        Answer::User(user) => {
+            let user = shapes::person(&user, asked.snapshot().registry());
+            Ok(answer::json(&UserAnswer { user }))
+        }
         _ => Err(RestError::Mixed),
     }
 }

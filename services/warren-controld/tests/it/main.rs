@@ -10,6 +10,7 @@ mod log;
 mod malformed;
 mod maps;
 mod names;
+mod people;
 mod provider;
 mod relays;
 mod reload;

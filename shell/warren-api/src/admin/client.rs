@@ -13,10 +13,11 @@ use tokio::net::UnixStream;
 use warren_crypto::UnixTime;
 
 use super::shapes::{
-    ApproveRoutes, AskNode, AuthRequest, ChangeService, CreateKey, CreateService, CreateUser, ExpireKey, ExpireNode,
-    Health, HideEndpoints, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer, Nothing, Policy,
-    PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer, ServicesAnswer, SetApproved,
-    SetAuthorized, SetPolicy, SetTags, SignOfLife, User, UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
+    ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateKey, CreateService, CreateUser, ExpireKey,
+    ExpireNode, Health, HideEndpoints, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer,
+    Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer, ServicesAnswer,
+    SetApproved, SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife, User, UserAnswer, UsersAnswer, WaitingAnswer,
+    WaitingMachine,
 };
 use super::{BASE_PATH, HOST};
 
@@ -115,6 +116,12 @@ impl Client {
         Ok(self.post::<UserAnswer>(&path, &Nothing {}).await?.user)
     }
 
+    /// Gives a person (by decimal id) an office, or `member` for none.
+    pub async fn set_role(&self, id: &str, role: &str) -> Result<User, AdminError> {
+        let wish = SetRole { role: role.to_owned() };
+        Ok(self.post::<UserAnswer>(&format!("user/{}/role", encode(id)), &wish).await?.user)
+    }
+
     /// Forgets a person (by decimal id) who has no nodes.
     pub async fn delete_user(&self, id: &str) -> Result<(), AdminError> {
         self.delete(&format!("user/{}", encode(id))).await
@@ -137,6 +144,11 @@ impl Client {
     /// One node by decimal id.
     pub async fn node(&self, id: &str) -> Result<Node, AdminError> {
         Ok(self.get::<NodeAnswer>(&format!("node/{}", encode(id))).await?.node)
+    }
+
+    /// Gives nodes the addresses that they lack; one line for each change.
+    pub async fn backfill_addresses(&self) -> Result<Vec<String>, AdminError> {
+        Ok(self.post::<ChangesAnswer>("node/backfillips?confirmed=true", &Nothing {}).await?.changes)
     }
 
     /// Forgets a node.

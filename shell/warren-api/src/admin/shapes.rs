@@ -35,6 +35,14 @@ pub struct User {
     pub provider: String,
     /// URL of a picture; may be empty.
     pub profile_pic_url: String,
+    /// Ours: `owner`, `admin`, `it-admin`, `network-admin`, `billing-admin`, `auditor` or `member`; empty is `member`.
+    pub role: String,
+    /// Ours: the name is what the person chose at the provider, so no policy can mean them by it.
+    pub self_named: bool,
+    /// Ours: groups that the provider claims for the person, by its own names; a policy writes `group:NAME@oidc`. Only
+    /// where people are asked for, not in the `user` of a node or key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 /// A device.
@@ -217,6 +225,14 @@ pub struct CreateUser {
     pub email: String,
     /// May be empty.
     pub picture_url: String,
+}
+
+/// Ours: what somebody is from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SetRole {
+    /// As in [`User::role`], but not empty.
+    pub role: String,
 }
 
 /// Ours: wish for a service.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use warren_control::rows::{KeyId, Revision, ServiceId};
-use warren_control::{Offer, Offered, ServiceChange, ServiceWish, SoftRow, What};
+use warren_control::{Offer, Offered, ServiceChange, ServiceWish, SoftRow, UserRole, What};
 use warren_crypto::{DiscoPublic, UnixTime};
 use warren_store::{CommitError, Store};
 use warren_wire::{CapabilityVersion, Endpoint, EndpointKind, Hostinfo, NetInfo, NodeId, RegionId, UserId};
@@ -34,6 +34,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => name.clone().prop_map(|name| Step::What(user(name))),
         1 => ((1_i64..4), name).prop_map(|(id, name)| Step::What(What::RenameUser { user: UserId(id), name: name.to_owned() })),
+        1 => (1_i64..4, prop::sample::select(UserRole::all().collect::<Vec<_>>()))
+            .prop_map(|(id, role)| Step::What(What::SetRole { user: UserId(id), role })),
         1 => (1_i64..4, any::<bool>())
             .prop_map(|(id, with_nodes)| Step::What(What::DeleteUser { user: UserId(id), with_nodes })),
         1 => (node.clone(), 1_i64..4).prop_map(|(node, user)| Step::What(What::MoveNode { node, user: UserId(user) })),

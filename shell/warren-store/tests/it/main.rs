@@ -3,6 +3,7 @@
 
 mod batches;
 mod crashes;
+mod earlier;
 mod laws;
 mod random_lives;
 mod refusals;

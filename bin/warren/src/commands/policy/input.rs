@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use warren_api::admin::{self, Client};
-use warren_policy::{Diagnostic, Policy, PolicyNode, PolicyUser, Tailnet};
+use warren_policy::{Diagnostic, Policy, PolicyNode, PolicyUser, Role, Tailnet};
 use warren_wire::{NodeId, UserId};
 
 use super::{Nodes, check};
@@ -174,13 +174,18 @@ impl World {
             "" => UserId(self.users.iter().map(|user| user.id.0).max().unwrap_or(0) + 1),
             id => UserId(id.parse().with_context(|| format!("user {:?}: the id {id:?} is no number", user.name))?),
         };
-        let is_local = user.provider.is_empty() || user.provider == "local";
+        let role = match user.role.as_str() {
+            "" | "member" => None,
+            role => Some(role.parse::<Role>().with_context(|| format!("user {:?}", user.name))?),
+        };
         self.users.push(PolicyUser {
             id,
             name: user.name.clone(),
+            self_named: user.self_named,
             email: user.email.clone(),
-            provider_id: (!is_local).then(|| format!("{}/{}", user.provider, user.provider_id)),
-            ..PolicyUser::default()
+            provider_id: Some(user.provider_id.clone()).filter(|id| !id.is_empty()),
+            groups: user.groups.clone(),
+            roles: role.into_iter().collect(),
         });
         Ok(id)
     }

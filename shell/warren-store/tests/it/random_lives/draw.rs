@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use warren_control::AuthId;
+use warren_control::{AuthId, Role, UserRole};
 use warren_crypto::Random;
 use warren_ip::Prefix;
 
@@ -22,7 +22,7 @@ pub enum Step {
 }
 
 /// Every command that must have been granted at least once in a run of some length.
-pub const ACTIONS: [&str; 27] = [
+pub const ACTIONS: [&str; 28] = [
     "register",
     "approve_registration",
     "reject_registration",
@@ -40,6 +40,7 @@ pub const ACTIONS: [&str; 27] = [
     "set_routes",
     "create_user",
     "rename_user",
+    "set_role",
     "delete_user",
     "create_key",
     "expire_key",
@@ -132,6 +133,12 @@ impl Draw {
         chosen.iter().map(|tag| (*tag).to_owned()).collect()
     }
 
+    fn role(&mut self) -> UserRole {
+        let usual = [UserRole::OWNER, UserRole::Office(Role::Admin), UserRole::Member];
+        let roles = if self.one_in(4) { UserRole::all().collect() } else { usual.to_vec() };
+        self.pick(&roles).expect("some")
+    }
+
     fn link(&mut self, model: &Model) -> AuthId {
         let links: Vec<AuthId> = model.waiting.keys().copied().collect();
         // Newer ones more often: those of a long life are mostly settled.
@@ -221,7 +228,8 @@ impl Draw {
             76..=79 => Ask::CreateUser(self.pick(&USER_NAMES).expect("some")),
             80 => Ask::RenameUser(user, self.pick(&USER_NAMES).expect("some")),
             81..=82 => Ask::DeleteUser(user, self.one_in(2)),
-            83..=89 => {
+            83..=85 => Ask::SetRole(user, self.role()),
+            86..=89 => {
                 let tags = if self.one_in(3) { self.tags() } else { none() };
                 let owner = if self.one_in(6) { None } else { Some(user) };
                 let (reusable, ephemeral, preapproved) = (self.one_in(2), self.one_in(3), self.one_in(2));

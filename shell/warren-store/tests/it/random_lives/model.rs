@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use warren_control::AuthId;
+use warren_control::{AuthId, UserRole};
 use warren_ip::Prefix;
 
 use self::life::{end, is_due, is_expired};
@@ -24,7 +24,7 @@ const TICK: u64 = 5;
 const TOLD: u64 = 600;
 
 /// Policies that take turns; the last does not compile.
-pub const POLICIES: [&str; 6] = [
+pub const POLICIES: [&str; 7] = [
     "{}",
     r#"{ "acls": [] }"#,
     r#"{ "tagOwners": { "tag:a": ["autogroup:member"], "tag:b": ["tag:a"] },
@@ -32,6 +32,8 @@ pub const POLICIES: [&str; 6] = [
     r#"{ "tagOwners": { "tag:a": ["autogroup:member"] },
         "acls": [{ "action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:tagged:*"] }] }"#,
     r#"{ "tagOwners": { "tag:a": ["autogroup:member"] }, "autoApprovers": { "routes": { "10.0.0.0/8": ["tag:a"] } } }"#,
+    r#"{ "tagOwners": { "tag:a": ["autogroup:admin"] },
+        "acls": [{ "action": "accept", "src": ["autogroup:admin"], "dst": ["autogroup:tagged:*"] }] }"#,
     r#"{ "acls": [{ "action": "accept", "src": ["group:nobody"], "dst": ["*:*"] }] }"#,
 ];
 
@@ -78,6 +80,7 @@ pub struct User {
     pub identity: String,
     pub name: String,
     pub email: String,
+    pub role: UserRole,
     /// What a provider says: groups, when, and whether it is over.
     pub sign_in: Option<(BTreeSet<String>, u64, bool)>,
 }
@@ -155,6 +158,7 @@ pub enum Ask {
     SetRoutes(i64, BTreeSet<Prefix>),
     CreateUser(&'static str),
     RenameUser(i64, &'static str),
+    SetRole(i64, UserRole),
     DeleteUser(i64, bool),
     CreateKey {
         user: Option<i64>,
@@ -361,8 +365,8 @@ impl Model {
                 self.check_user_name(name)?;
                 self.made[0] += 1;
                 let identity = format!("local {}", self.made[0]);
-                self.users
-                    .insert(self.made[0], User { identity, name: (*name).into(), email: String::new(), sign_in: None });
+                let (email, role) = (String::new(), UserRole::Member);
+                self.users.insert(self.made[0], User { identity, name: (*name).into(), email, role, sign_in: None });
                 Ok(format!("user {}", self.made[0]))
             }
             Ask::RenameUser(id, name) => {
@@ -371,6 +375,20 @@ impl Model {
                     self.check_user_name(name)?;
                 }
                 self.users.get_mut(id).expect("there").name = (*name).to_owned();
+                Ok(format!("user {id}"))
+            }
+            Ask::SetRole(id, role) => {
+                if !self.users.contains_key(id) {
+                    return no_such("user", id);
+                }
+                let owner = self.users.iter().find(|(_, user)| user.role == UserRole::OWNER);
+                match owner {
+                    Some((other, user)) if other != id && *role == UserRole::OWNER => {
+                        let what_to_do = "give that one another role first";
+                        return Err(format!("user {} is the owner, and there is only one; {what_to_do}", user.name));
+                    }
+                    _ => self.users.get_mut(id).expect("there").role = *role,
+                }
                 Ok(format!("user {id}"))
             }
             Ask::DeleteUser(id, with_nodes) => {
@@ -513,6 +531,7 @@ impl Model {
                 identity: identity(person),
                 name: person.email.into(),
                 email: person.email.into(),
+                role: UserRole::Member,
                 sign_in: None,
             };
             self.users.insert(self.made[0], user);

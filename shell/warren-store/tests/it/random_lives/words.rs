@@ -78,6 +78,7 @@ impl Names {
                 picture_url: String::new(),
             },
             Ask::RenameUser(id, name) => What::RenameUser { user: user(id), name: (*name).into() },
+            Ask::SetRole(id, role) => What::SetRole { user: user(id), role: *role },
             Ask::DeleteUser(id, with_nodes) => What::DeleteUser { user: user(id), with_nodes: *with_nodes },
             Ask::CreateKey { user: owner, tags, reusable, ephemeral, preapproved, expiry } => What::CreateKey {
                 user: owner.as_ref().map(user),
@@ -132,9 +133,9 @@ impl Names {
         for user in &rows.users {
             let sign_in = rows.sign_ins.iter().find(|sign_in| sign_in.user == user.id);
             let sign_in = sign_in.map(|row| (row.groups.clone(), row.checked.as_secs(), row.ended));
-            let (id, issuer, subject) = (user.id.0, &user.issuer, &user.subject);
+            let (id, issuer, subject, role) = (user.id.0, &user.issuer, &user.subject, user.role);
             assert!(issuer == LOCAL_ISSUER || issuer == ISSUER);
-            lines.push(format!("user {id} {issuer} {subject} {:?} {:?} {sign_in:?}", user.name, user.email));
+            lines.push(format!("user {id} {issuer} {subject} {:?} {:?} {role} {sign_in:?}", user.name, user.email));
         }
         lines.extend(rows.nodes.iter().map(|node| format!("node {} {:?}", node.id.0, self.node(node))));
         for key in &rows.keys {

@@ -13,10 +13,16 @@ impl Model {
             (None | Some(0 | 4), _, _) => true,
             (Some(2), Owner::Tags(from), Owner::Tags(to)) => from.contains("tag:a") && to.contains("tag:b"),
             (Some(3), Owner::User(_), Owner::Tags(_)) => true,
+            (Some(5), Owner::User(user), Owner::Tags(_)) => self.is_admin(*user),
             _ => false,
         };
         // Whoever must log in again sees nobody; others see that it must.
         one.approved && !one.expired && other.approved && (may(one, other) || may(other, one))
+    }
+
+    /// Whoever owns the network is one, too.
+    pub(super) fn is_admin(&self, user: i64) -> bool {
+        self.users.get(&user).is_some_and(|user| ["owner", "admin"].contains(&user.role.as_str()))
     }
 
     /// The map that `id` must hold, in words.
@@ -57,7 +63,8 @@ impl Model {
     pub fn rows(&self) -> Vec<String> {
         let mut lines = vec![format!("made {:?}, policy {:?}", self.made, self.policy.map(|number| POLICIES[number]))];
         for (id, user) in &self.users {
-            lines.push(format!("user {id} {} {:?} {:?} {:?}", user.identity, user.name, user.email, user.sign_in));
+            let (role, sign_in) = (user.role, &user.sign_in);
+            lines.push(format!("user {id} {} {:?} {:?} {role} {sign_in:?}", user.identity, user.name, user.email));
         }
         for (id, node) in &self.nodes {
             lines.push(format!("node {id} {node:?}"));
@@ -70,6 +77,7 @@ impl Model {
 
     /// What must hold of any state, however it came about.
     pub fn check(&self) {
+        assert!(self.users.values().filter(|user| user.role == UserRole::OWNER).count() <= 1, "two owners");
         let nodes: Vec<&Node> = self.nodes.values().collect();
         let count = nodes.len();
         let distinct = |of: BTreeSet<String>| assert_eq!(of.len(), count);
