@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -28,7 +29,7 @@ pub fn run(words: &[&str]) -> Result<()> {
         Ok(()) => _ = laboratory.env("WARREN_E2E_TUN", "1"),
         Err(reason) => println!("the nodes run in user-space mode: {reason}"),
     }
-    let mut laboratory = laboratory
+    let laboratory = laboratory
         .arg(bin.join("warren-playground"))
         .args([left, right])
         .env("WARREN_E2E", "1")
@@ -36,15 +37,21 @@ pub fn run(words: &[&str]) -> Result<()> {
         .env("WARREN_LAB_SHELLS", &shells)
         .spawn()
         .context("start the laboratory")?;
-    let entrance = write_entrance(&shells, laboratory.id());
+    let status = attend(laboratory, &shells)?;
+    if status.success() { Ok(()) } else { bail!("the laboratory ended with {status}") }
+}
+
+/// Writes the entrance and waits for the laboratory's end; then its folder goes.
+fn attend(mut laboratory: Child, shells: &Path) -> Result<ExitStatus> {
+    let entrance = write_entrance(shells, laboratory.id());
     if entrance.is_err() {
         // Nobody could get in: what may still be starting goes with it.
         let _ = laboratory.kill();
     }
     let status = laboratory.wait()?;
-    std::fs::remove_dir_all(&shells).with_context(|| format!("remove the folder {}", shells.display()))?;
+    std::fs::remove_dir_all(shells).with_context(|| format!("remove the folder {}", shells.display()))?;
     entrance?;
-    if status.success() { Ok(()) } else { bail!("the laboratory ended with {status}") }
+    Ok(status)
 }
 
 /// Writes `enter`: it goes into the namespaces from another terminal and opens the shell on b (or on the machine that its
@@ -67,4 +74,21 @@ fn write_entrance(shells: &Path, unshare: u32) -> Result<()> {
     std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_laboratory_that_does_not_begin_is_ended_and_its_folder_removed() {
+        let shells = std::env::temp_dir().join(format!("warren-lab-{}", std::process::id()));
+        std::fs::create_dir(&shells).unwrap();
+        // It has no child, so there is nothing to go into; and it does not end by itself.
+        let stuck = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let process = format!("/proc/{}", stuck.id());
+        let error = attend(stuck, &shells).unwrap_err();
+        assert!(error.to_string().contains("did not begin"), "{error}");
+        assert!(!Path::new(&process).exists() && !shells.exists());
+    }
 }
