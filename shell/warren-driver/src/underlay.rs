@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use warren_os::{DefaultRoute, default_routes, uplink_addrs};
+use warren_os::{DefaultRoute, Uplinks};
 
 use crate::clock::suspended;
 
@@ -31,8 +31,8 @@ pub(crate) struct Change {
 impl Underlay {
     /// As the kernel says it is, without the mesh's own interface.
     pub(crate) fn look(mesh_interface: &str) -> io::Result<Self> {
-        let addrs = uplink_addrs(mesh_interface)?.into_iter().collect();
-        Ok(Self { addrs, routes: default_routes(mesh_interface)? })
+        let Uplinks { addrs, routes } = Uplinks::look(mesh_interface)?;
+        Ok(Self { addrs: addrs.into_iter().collect(), routes })
     }
 
     /// From `old` to this.

@@ -245,22 +245,8 @@ impl Host {
 
     /// Every route that carries our protocol number, with the interface it leads into.
     fn routes(&mut self) -> io::Result<Vec<(Prefix, u32)>> {
-        let mut found = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut ask = RouteMessage::default();
-            ask.header.address_family = family;
-            let rows = match self.netlink.dump(&RouteNetlinkMessage::GetRoute(ask)) {
-                Ok(rows) => rows,
-                // A kernel without IPv6 has no such table.
-                Err(_) if family == AddressFamily::Inet6 => continue,
-                Err(error) => return Err(error),
-            };
-            found.extend(rows.iter().filter_map(|row| match row {
-                RouteNetlinkMessage::NewRoute(message) => our_route(message),
-                _ => None,
-            }));
-        }
-        Ok(found)
+        let ours = self.netlink.routes(|head| head.protocol == ROUTE_PROTOCOL)?;
+        Ok(ours.iter().filter_map(our_route).collect())
     }
 
     fn change(
@@ -315,10 +301,8 @@ fn address_of(message: &AddressMessage) -> Option<Prefix> {
     found
 }
 
+/// Where a route goes to, and into which interface.
 fn our_route(message: &RouteMessage) -> Option<(Prefix, u32)> {
-    if u8::from(message.header.protocol) != ROUTE_PROTOCOL {
-        return None;
-    }
     let unspecified = match message.header.address_family {
         AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

@@ -10,7 +10,7 @@
 //! | making it so, and undoing it | [`Host`] |
 //! | keeping others out of the mesh's address ranges | [`guard`] |
 //! | news that links or addresses changed | [`Watch`], [`News`] |
-//! | the addresses that say where this host is; the ways out of it | [`uplink_addrs`], [`default_routes`] |
+//! | the addresses that say where this host is; the ways out of it | [`Uplinks`], [`DefaultRoute`] |
 //! | UDP sockets with buffers that need rights | [`udp::open_pair`] |
 //! | what the host is called and runs | [`OsFacts`] |
 //! | asking a privileged process for all this | [`helper::Client`], [`helper::serve_socket`], [`helper::serve_fd`] |
@@ -33,10 +33,10 @@ mod watch;
 
 pub use apply::{Applied, ApplyError, Host};
 pub use config::{ConfigProblem, Limits, OsConfig};
-pub use default_routes::{DefaultRoute, default_routes};
+pub use default_routes::DefaultRoute;
 pub use facts::OsFacts;
 pub use tun::{Offloads, READ_BYTES, Tun};
-pub use uplinks::uplink_addrs;
+pub use uplinks::Uplinks;
 pub use watch::{News, Watch};
 
 /// The `rtm_protocol` of every route we make: `W`. (iproute2's `rt_protos` leaves 0x57 to nobody.)

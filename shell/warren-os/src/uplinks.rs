@@ -1,4 +1,4 @@
-//! Which of this host's addresses say where it is in the world.
+//! Which of this host's addresses say where it is in the world, and by which ways it leads out.
 //!
 //! A host has addresses that are about itself only: containers and virtual machines bring bridges and cables of their own,
 //! and come and go all day. They lead nowhere that a peer could come from, so their changes are not changes of network.
@@ -17,31 +17,54 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use warren_ip::Prefix;
 
 use crate::ROUTE_PROTOCOL;
+use crate::default_routes::{DefaultRoute, preferred};
 use crate::netlink::Netlink;
 use crate::watch::name_of;
 
-/// This host's addresses on its uplinks (see above), without those of `ignored_interface`.
-///
-/// # Errors
-/// When the kernel does not answer.
-pub fn uplink_addrs(ignored_interface: &str) -> io::Result<BTreeSet<IpAddr>> {
-    let mut netlink = Netlink::open()?;
-    let mut links = BTreeMap::new();
-    for row in netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
-        if let RouteNetlinkMessage::NewLink(link) = row
-            && link.header.flags.contains(LinkFlags::Up)
-            && name_of(&link).map(String::as_str) != Some(ignored_interface)
-        {
-            links.insert(link.header.index, link);
+/// Where this host is in the world.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Uplinks {
+    /// Its addresses on its uplinks (see above).
+    pub addrs: BTreeSet<IpAddr>,
+    /// The default routes of the main table, the preferred one of each family, IPv4's first.
+    pub routes: Vec<DefaultRoute>,
+}
+
+impl Uplinks {
+    /// As the kernel says it is, without the addresses of `ignored_interface` and routes into it. Tables of routes are read
+    /// once: they may be long.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn look(ignored_interface: &str) -> io::Result<Self> {
+        let mut netlink = Netlink::open()?;
+        let (mut links, mut ignored) = (BTreeMap::new(), None);
+        for row in netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+            let RouteNetlinkMessage::NewLink(link) = row else { continue };
+            if name_of(&link).map(String::as_str) == Some(ignored_interface) {
+                ignored = Some(link.header.index);
+            } else if link.header.flags.contains(LinkFlags::Up) {
+                links.insert(link.header.index, link);
+            }
         }
+        let routes = default_routes(&mut netlink)?;
+        let addrs = addrs_on_uplinks(&mut netlink, &links, &interfaces_of_all(&routes))?;
+        Ok(Self { addrs, routes: preferred(&routes, ignored) })
     }
+}
+
+fn addrs_on_uplinks(
+    netlink: &mut Netlink,
+    links: &BTreeMap<u32, LinkMessage>,
+    default: &BTreeSet<u32>,
+) -> io::Result<BTreeSet<IpAddr>> {
     let mut addrs = Vec::new();
     for row in netlink.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
         if let RouteNetlinkMessage::NewAddress(row) = row
@@ -52,7 +75,7 @@ pub fn uplink_addrs(ignored_interface: &str) -> io::Result<BTreeSet<IpAddr>> {
             addrs.push((row.header.index, addr));
         }
     }
-    let uplinks = uplinks(&links, &default_interfaces(&mut netlink)?);
+    let uplinks = uplinks(links, default);
     let found: BTreeSet<IpAddr> = addrs
         .iter()
         .filter(|(index, addr)| uplinks.contains(index) && !addr.is_loopback())
@@ -64,7 +87,7 @@ pub fn uplink_addrs(ignored_interface: &str) -> io::Result<BTreeSet<IpAddr>> {
 /// The interfaces by which a default route leaves and that have no address in any of `ranges`; `own_interface` apart.
 pub(crate) fn uplinks_outside(ranges: &[Prefix], own_interface: &str) -> io::Result<BTreeSet<u32>> {
     let mut netlink = Netlink::open()?;
-    let mut found = default_interfaces(&mut netlink)?;
+    let mut found = interfaces_of_all(&default_routes(&mut netlink)?);
     for row in netlink.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
         if let RouteNetlinkMessage::NewAddress(row) = row
             && own_end(&row).is_some_and(|addr| ranges.iter().any(|range| range.contains(addr)))
@@ -84,7 +107,11 @@ pub(crate) fn uplinks_outside(ranges: &[Prefix], own_interface: &str) -> io::Res
 
 /// Whether a route is for everything, or for one half of it: some tunnels put two halves over a default route.
 pub(crate) fn is_default(route: &RouteMessage) -> bool {
-    route.header.destination_prefix_length <= 1
+    is_default_length(route.header.destination_prefix_length)
+}
+
+fn is_default_length(bits: u8) -> bool {
+    bits <= 1
 }
 
 fn uplinks(links: &BTreeMap<u32, LinkMessage>, default: &BTreeSet<u32>) -> BTreeSet<u32> {
@@ -128,27 +155,13 @@ fn is_hardware(link: &LinkMessage) -> bool {
     }
 }
 
-/// The interfaces by which a default route of somebody else's leaves, in any table.
-fn default_interfaces(netlink: &mut Netlink) -> io::Result<BTreeSet<u32>> {
-    let mut found = BTreeSet::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut ask = RouteMessage::default();
-        ask.header.address_family = family;
-        // There may be thousands of others.
-        let pick = |row| match row {
-            RouteNetlinkMessage::NewRoute(route) => is_default(&route).then_some(route),
-            _ => None,
-        };
-        let routes = match netlink.dump_some(&RouteNetlinkMessage::GetRoute(ask), pick) {
-            Ok(routes) => routes,
-            // A kernel without IPv6 has no such table.
-            Err(_) if family == AddressFamily::Inet6 => continue,
-            Err(error) => return Err(error),
-        };
-        let others = routes.iter().filter(|route| u8::from(route.header.protocol) != ROUTE_PROTOCOL);
-        found.extend(others.flat_map(interfaces_of));
-    }
-    Ok(found)
+/// Default routes of others than us, of any table.
+fn default_routes(netlink: &mut Netlink) -> io::Result<Vec<RouteMessage>> {
+    netlink.routes(|head| is_default_length(head.prefix_length) && head.protocol != ROUTE_PROTOCOL)
+}
+
+fn interfaces_of_all(routes: &[RouteMessage]) -> BTreeSet<u32> {
+    routes.iter().flat_map(interfaces_of).collect()
 }
 
 /// By which interfaces a route leaves.

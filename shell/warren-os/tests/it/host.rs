@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 
 use warren_ip::offload::Super;
-use warren_os::{Host, News, OsConfig, READ_BYTES, Tun, Watch, default_routes, uplink_addrs};
+use warren_os::{Host, News, OsConfig, READ_BYTES, Tun, Uplinks, Watch};
 
 use crate::namespace::in_namespace;
 
@@ -26,6 +26,10 @@ fn claimed() -> (Host, Tun) {
     (host, tun)
 }
 
+fn uplink_addrs(ignored_interface: &str) -> BTreeSet<IpAddr> {
+    Uplinks::look(ignored_interface).unwrap().addrs
+}
+
 fn routes_of(host: &mut Host) -> Vec<String> {
     host.our_routes().unwrap().iter().map(ToString::to_string).collect()
 }
@@ -40,14 +44,14 @@ fn applying_twice_changes_nothing_and_a_smaller_wish_takes_away() {
             assert!(applied.skipped.is_empty(), "{applied:?}");
             assert_eq!(routes_of(&mut host), ["100.64.0.2/32", "100.64.0.3/32", "fd7a:115c:a1e0::2/128"]);
         }
-        assert_eq!(uplink_addrs("lo").unwrap(), BTreeSet::from_iter(full.addrs.clone()));
-        assert!(uplink_addrs("warren0").unwrap().is_empty());
+        assert_eq!(uplink_addrs("lo"), BTreeSet::from_iter(full.addrs.clone()));
+        assert!(uplink_addrs("warren0").is_empty());
 
         let mut smaller = config(&["100.64.0.3/32"]);
         smaller.addrs = vec!["100.64.0.9".parse().unwrap()];
         host.apply(&smaller).unwrap();
         assert_eq!(routes_of(&mut host), ["100.64.0.3/32"]);
-        assert_eq!(uplink_addrs("lo").unwrap(), BTreeSet::from_iter(smaller.addrs.clone()));
+        assert_eq!(uplink_addrs("lo"), BTreeSet::from_iter(smaller.addrs.clone()));
 
         host.remove("warren0").unwrap();
         assert_eq!(host.interface("warren0").unwrap(), None);
@@ -112,7 +116,7 @@ fn the_preferred_default_route_is_told_and_one_into_the_mesh_is_not() {
             ip(&format!("link set {name} up"));
         }
         let gateways = || -> Vec<Option<IpAddr>> {
-            default_routes("warren0").unwrap().into_iter().map(|route| route.gateway).collect()
+            Uplinks::look("warren0").unwrap().routes.into_iter().map(|route| route.gateway).collect()
         };
         assert!(gateways().is_empty());
         ip("route add default via 192.0.2.1 metric 100");
@@ -158,7 +162,7 @@ fn what_others_take_from_our_interface_is_news_and_applying_again_brings_it_back
             assert!(watch.read().unwrap().own_loss, "{loss}");
             assert!(host.apply(&full).unwrap().skipped.is_empty());
             assert_eq!(routes_of(&mut host), ["100.64.0.2/32", "fd7a:115c:a1e0::2/128"], "{loss}");
-            assert_eq!(uplink_addrs("lo").unwrap(), BTreeSet::from_iter(full.addrs.clone()), "{loss}");
+            assert_eq!(uplink_addrs("lo"), BTreeSet::from_iter(full.addrs.clone()), "{loss}");
             watch.read().unwrap();
             host.apply(&full).unwrap();
             assert_eq!(watch.read().unwrap(), News::default(), "what stands is not made again");
@@ -185,7 +189,7 @@ fn containers_that_come_and_go_do_not_change_where_this_host_is() {
     in_namespace("uplinks", || {
         // An island: all it has counts.
         ip(&["link set lo up"]);
-        assert_eq!(uplink_addrs("warren0").unwrap(), addresses(&["127.0.0.1", "::1"]));
+        assert_eq!(uplink_addrs("warren0"), addresses(&["127.0.0.1", "::1"]));
         // The cable that leads out, as a container has it.
         ip(&[
             "link add eth0 type veth peer name far0",
@@ -196,7 +200,7 @@ fn containers_that_come_and_go_do_not_change_where_this_host_is() {
             "route add default via 192.0.2.1",
         ]);
         let here = addresses(&["192.0.2.2", "2001:db8::2"]);
-        assert_eq!(uplink_addrs("warren0").unwrap(), here);
+        assert_eq!(uplink_addrs("warren0"), here);
         // Containers of our own: a bridge, a cable, link-local addresses, and a tunnel of somebody else.
         ip(&[
             "link add docker0 type bridge",
@@ -211,9 +215,9 @@ fn containers_that_come_and_go_do_not_change_where_this_host_is() {
             "address add 10.9.9.9/32 dev tun9",
             "link set tun9 up",
         ]);
-        assert_eq!(uplink_addrs("warren0").unwrap(), here);
+        assert_eq!(uplink_addrs("warren0"), here);
         ip(&["link del veth1", "link del docker0"]);
-        assert_eq!(uplink_addrs("warren0").unwrap(), here);
+        assert_eq!(uplink_addrs("warren0"), here);
         // A bridge on which the machine's own default route is.
         ip(&[
             "link add br0 type bridge",
@@ -221,8 +225,8 @@ fn containers_that_come_and_go_do_not_change_where_this_host_is() {
             "link set br0 up",
             "route add default via 198.51.100.1 metric 7",
         ]);
-        assert_eq!(uplink_addrs("warren0").unwrap(), addresses(&["192.0.2.2", "2001:db8::2", "198.51.100.3"]));
+        assert_eq!(uplink_addrs("warren0"), addresses(&["192.0.2.2", "2001:db8::2", "198.51.100.3"]));
         ip(&["link set eth0 down", "link del br0"]);
-        assert_eq!(uplink_addrs("warren0").unwrap(), addresses(&["10.9.9.9", "127.0.0.1", "::1"]));
+        assert_eq!(uplink_addrs("warren0"), addresses(&["10.9.9.9", "127.0.0.1", "::1"]));
     });
 }

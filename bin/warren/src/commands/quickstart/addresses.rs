@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use anyhow::{Context, Result, bail};
-use warren_os::{DEFAULT_INTERFACE, uplink_addrs};
+use warren_os::{DEFAULT_INTERFACE, Uplinks};
 
 /// Hosts for the address that machines are told, best first: what a person `wanted`, else the one told `before` if it
 /// is still this machine's, else the best found.
 pub(super) fn choose(wanted: Option<&str>, before: &str) -> Result<Vec<String>> {
-    let found = uplink_addrs(DEFAULT_INTERFACE).context("ask the kernel for this machine's addresses")?;
+    let found = Uplinks::look(DEFAULT_INTERFACE).context("ask the kernel for this machine's addresses")?.addrs;
     let mut hosts: Vec<String> =
         rank(found.into_iter().collect(), default_source()).iter().map(ToString::to_string).collect();
     if let Some(wanted) = wanted {
