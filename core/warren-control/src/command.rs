@@ -1,6 +1,6 @@
 //! What may be asked of the control server, by whom, and what it answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use warren_crypto::{MachinePublic, NodePublic, UnixTime};
 use warren_ip::Prefix;
 use warren_wire::{NodeId, RegisterRequest, UserId};
 
+use crate::attributes::AttributeWish;
 use crate::auth_keys::KeySecret;
 use crate::pending::AuthId;
 use crate::people::Person;
@@ -187,6 +188,15 @@ pub enum What {
         /// Peers are not told.
         hide: bool,
     },
+    /// Sets or removes facts about a node that postures ask for: all of them or none. Of a machine, for its own node.
+    SetAttributes {
+        /// Which.
+        node: NodeId,
+        /// By name; `None` removes.
+        changes: BTreeMap<String, Option<AttributeWish>>,
+        /// For the audit line; may be empty.
+        comment: String,
+    },
     /// Replaces the approved routes of a node.
     SetRoutes {
         /// Which.
@@ -325,6 +335,7 @@ impl What {
             Self::SetTags { .. } => "set_tags",
             Self::MoveNode { .. } => "move_node",
             Self::HideEndpoints { .. } => "hide_endpoints",
+            Self::SetAttributes { .. } => "set_attributes",
             Self::SetRoutes { .. } => "set_routes",
             Self::CreateUser { .. } => "create_user",
             Self::RenameUser { .. } => "rename_user",

@@ -8,6 +8,7 @@ use warren_crypto::UnixTime;
 use warren_wire::{DnsRecord, MapRequest, NodeId, RelayMap, UserId};
 
 use crate::approvals;
+use crate::attributes::has_due_attribute;
 use crate::clones::ChannelId;
 use crate::command::{Command, What};
 use crate::dns;
@@ -209,7 +210,7 @@ impl Control {
         }
         if now >= self.next_tick {
             self.next_tick = now + EXPIRY_TICK;
-            if self.state.registry.nodes().any(|node| is_due(node, wall)) {
+            if self.state.registry.nodes().any(|node| is_due(node, wall) || has_due_attribute(node, wall)) {
                 self.asks.push_back(Command::by_server(What::ExpireDue));
             }
         }

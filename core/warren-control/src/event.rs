@@ -22,6 +22,8 @@ pub enum Event {
     NodeAddressed(NodeId),
     /// Its approved routes changed.
     NodeRoutesChanged(NodeId),
+    /// Facts about it that postures ask for were set or removed.
+    NodeAttributesChanged(NodeId),
     /// Its key has expired, or it logged out.
     NodeExpired(NodeId),
     /// A key that had expired is good again.
@@ -78,6 +80,7 @@ pub fn impact(event: &Event) -> Impact {
         Event::NodeOwnerChanged(node)
         | Event::NodeAddressed(node)
         | Event::NodeRoutesChanged(node)
+        | Event::NodeAttributesChanged(node)
         | Event::NodeApproved(node)
         // Its own map is empty as long as its key cannot be used.
         | Event::NodeExpired(node)

@@ -10,6 +10,7 @@
 //! | [`staged`] | the overlay on which a batch is decided, and the batch |
 //! | [`register`] | how a machine gets in, comes back and leaves |
 //! | [`people`] | who people are, by what an identity provider says, and what follows for their nodes |
+//! | [`attributes`] | facts about devices that operators and the devices set, for postures |
 //! | [`services`] | addresses that several nodes may answer at |
 //! | [`offers`] | which services nodes say that they would host |
 //! | [`event`] | what was decided, and who must hear of it |
@@ -41,6 +42,7 @@
 
 mod addresses;
 mod approvals;
+pub mod attributes;
 mod auth_keys;
 pub mod clones;
 pub mod command;
@@ -75,6 +77,7 @@ mod table;
 mod tags;
 mod visibility;
 
+pub use attributes::{AttributeValue, AttributeWish, CustomAttribute, SetBy};
 pub use auth_keys::KeySecret;
 pub use clones::ChannelId;
 pub use command::{Actor, Answer, Command, Refusal, RegisterRefusal, What};

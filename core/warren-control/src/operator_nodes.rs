@@ -202,6 +202,7 @@ impl Staged {
             self.events.push(if expired { Event::NodeExpired(node.id) } else { Event::NodeRenewed(node.id) });
             self.put_node(Node { expired, ..Node::clone(&node) });
         }
+        self.expire_attributes(now);
         Ok(Answer::Done)
     }
 

@@ -8,7 +8,7 @@
 //! - A new node key, an expired node or another owner needs a key that is good now.
 //! - The same person on the same machine is the same node: id, addresses and name stay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use warren_crypto::{MachinePublic, NodePublic, Random, UnixTime};
@@ -530,6 +530,7 @@ impl Staged {
                     kept_out,
                     approved_routes: BTreeSet::new(),
                     hides_endpoints: false,
+                    attributes: BTreeMap::new(),
                 };
                 self.note(now, format!("node:{}", node.id.0), describe(&node, "joined as") + pool);
                 let node = self.put_node(node);

@@ -3,7 +3,7 @@
 //! A row has no behaviour and no invariant of its own; [`crate::Control`] keeps them. Secrets are not here: of a join
 //! key only the SHA-256 of its secret part is a row.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use warren_crypto::{DiscoPublic, MachinePublic, NodePublic, UnixTime};
 use warren_ip::Prefix;
 use warren_wire::{CapabilityVersion, Endpoint, Hostinfo, NodeId, StableId, UserId};
 
+use crate::attributes::CustomAttribute;
 use crate::offers::Offered;
 use crate::roles::UserRole;
 
@@ -183,6 +184,8 @@ pub struct Node {
     pub approved_routes: BTreeSet<Prefix>,
     /// Peers are not told its underlay addresses: it is met through relays.
     pub hides_endpoints: bool,
+    /// Facts for postures that were set, by name.
+    pub attributes: BTreeMap<String, CustomAttribute>,
 }
 
 impl Node {

@@ -13,6 +13,7 @@ use warren_wire::netmap::NetMap;
 use warren_wire::ssh::SshPolicy;
 use warren_wire::{DnsConfig, FilterRule, Node as WireNode, NodeId, RelayMap, UserId, UserProfile, cap};
 
+use crate::attributes::AttributeValue;
 use crate::command::Refusal;
 use crate::dns;
 use crate::extra::Extra;
@@ -186,6 +187,13 @@ impl Snapshot {
         let mut addresses: Vec<Prefix> = found.flat_map(|service| service.addresses()).collect();
         addresses.sort_unstable();
         addresses
+    }
+
+    /// All facts about a node that postures may ask for, by name. Empty for one that is not here.
+    pub fn facts_of(&self, node: NodeId) -> BTreeMap<String, AttributeValue> {
+        let Some(row) = self.registry.node(node) else { return BTreeMap::new() };
+        let facts = visibility::attributes_of(row, self.present(node).map(|present| &**present));
+        facts.iter().filter_map(|(name, value)| Some((name.clone(), value.try_into().ok()?))).collect()
     }
 
     /// Who may open a shell on a node; `None` where the policy says nothing of shells.

@@ -142,6 +142,7 @@ impl Staged {
             What::SetTags { node, tags } => self.set_tags(node, tags, now),
             What::MoveNode { node, user } => self.move_node(node, user, now),
             What::HideEndpoints { node, hide } => self.hide_endpoints(node, hide, now),
+            What::SetAttributes { node, changes, comment } => self.set_attributes(node, changes, &comment, now),
             What::SetRoutes { node, routes } => self.set_routes(node, routes, now),
             What::CreateUser { name, display_name, email, picture_url } => {
                 self.create_user(User {
@@ -278,6 +279,11 @@ impl Staged {
     pub(crate) fn node(&self, id: NodeId) -> Result<Arc<Node>, Refusal> {
         let missing = || Refusal::NotFound { kind: "node", name: id.0.to_string() };
         self.state.registry.node(id).cloned().ok_or_else(missing)
+    }
+
+    /// Who asks now.
+    pub(crate) fn asking(&self) -> Option<&Actor> {
+        self.actor.as_ref().map(|(actor, _)| actor)
     }
 
     /// Where the machine that asks now comes from.

@@ -265,8 +265,15 @@ fn policy_node(node: &Node, present: Option<&Present>) -> PolicyNode {
         addrs: node.addresses().iter().map(Prefix::addr).collect(),
         // Whether or not it is there now, or was elected: filters shall not change with the weather.
         routes: routes::served(node, present),
-        attributes: present.map(|present| attributes(&present.hostinfo)).unwrap_or_default(),
+        attributes: attributes_of(node, present),
     }
+}
+
+/// All that postures may ask of a device: what it says of itself, and what was set.
+pub(crate) fn attributes_of(node: &Node, present: Option<&Present>) -> BTreeMap<String, Attribute> {
+    let mut all = present.map(|present| attributes(&present.hostinfo)).unwrap_or_default();
+    all.extend(node.attributes.iter().map(|(name, set)| (name.clone(), set.value.for_policy())));
+    all
 }
 
 impl Staged {

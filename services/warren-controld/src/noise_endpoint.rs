@@ -25,7 +25,10 @@ use warren_io::routes::Routes;
 use warren_io::web_socket;
 
 use crate::service::Shared;
-use crate::{ask_node, clock, id_token, map_stream, register, set_dns, small_requests, ssh_checks};
+use crate::{
+    ask_node, clock, device_attributes, feature_query, id_token, map_stream, register, set_dns, small_requests,
+    ssh_checks,
+};
 
 /// From the 101 answer to an open channel. The handshake itself is one message of ours.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -270,9 +273,9 @@ async fn idle(busy: &Arc<()>) {
     }
 }
 
-/// What is answered inside a channel. What is not built says so; clients live with both 404 and 501 (§4.1).
+/// What is answered inside a channel. Of the rest clients hear that there is nothing, and live with it (§4.1).
 pub(crate) fn routes() -> Routes<(Arc<Shared>, Machine)> {
-    let mut routes = Routes::new()
+    Routes::new()
         .at("/machine/register", |request, (shared, machine)| register::answer(shared, request, machine))
         .at("/machine/map", |request, (shared, machine)| map_stream::answer(shared, request, machine))
         .at("/machine/update-health", |request, (shared, machine)| {
@@ -283,11 +286,9 @@ pub(crate) fn routes() -> Routes<(Arc<Shared>, Machine)> {
         .at("/machine/set-dns", |request, (shared, machine)| set_dns::answer(shared, request, machine))
         .at("/machine/whoami", |request, (shared, machine)| small_requests::whoami(shared, request, machine))
         .below("/machine/ssh/action/", |request, (shared, machine)| ssh_checks::action(shared, request, machine))
-        .below("/machine/c2n/", |request, (shared, machine)| ask_node::c2n_answer(shared, request, machine));
-    for path in ["/machine/set-device-attr", "/machine/feature/query"] {
-        routes = routes.at(path, |_, _| async {
-            answer::text(StatusCode::NOT_IMPLEMENTED, "this control server does not have this feature")
-        });
-    }
-    routes
+        .below("/machine/c2n/", |request, (shared, machine)| ask_node::c2n_answer(shared, request, machine))
+        .at("/machine/set-device-attr", |request, (shared, machine)| {
+            device_attributes::answer(shared, request, machine)
+        })
+        .at("/machine/feature/query", |request, (shared, machine)| feature_query::answer(shared, request, machine))
 }

@@ -4,6 +4,7 @@
 //! writer as a command that carries who asked.
 
 mod asking;
+mod attributes;
 mod auth;
 mod body;
 mod keys;
@@ -61,6 +62,8 @@ pub(crate) const TABLE: &[Row] = &[
     Row { example: "/api/v1/node/1/approve_routes", methods: &["POST"] },
     Row { example: "/api/v1/node/1/user", methods: &["POST"] },
     Row { example: "/api/v1/node/1/endpoints", methods: &["POST"] },
+    Row { example: "/api/v1/node/1/attributes", methods: &["GET"] },
+    Row { example: "/api/v1/node/1/attributes/custom:x", methods: &["POST", "DELETE"] },
     Row { example: "/api/v1/node/1/ping", methods: &["POST"] },
     Row { example: "/api/v1/node/1/c2n", methods: &["POST"] },
     Row { example: "/api/v1/preauthkey", methods: &["GET", "POST", "DELETE"] },
@@ -135,6 +138,9 @@ impl Asked {
             ("POST", ["node", id, "approve_routes"]) => nodes::approve_routes(self, id).await,
             ("POST", ["node", id, "user"]) => nodes::move_to(self, id).await,
             ("POST", ["node", id, "endpoints"]) => nodes::hide_endpoints(self, id).await,
+            ("GET", ["node", id, "attributes"]) => attributes::list(self, id),
+            ("POST", ["node", id, "attributes", name]) => attributes::set(self, id, name).await,
+            ("DELETE", ["node", id, "attributes", name]) => attributes::remove(self, id, name).await,
             ("POST", ["node", id, "ping"]) => asking::ping(self, id).await,
             ("POST", ["node", id, "c2n"]) => asking::c2n(self, id).await,
             ("POST", ["node", id, "authorized"]) => nodes::authorize(self, id).await,

@@ -23,6 +23,7 @@ use crate::admission::{self, Admission};
 use crate::ask_node::{self, Bells};
 use crate::concerns::Concerns;
 use crate::config::{Config, ConfigError};
+use crate::device_attributes::Turns;
 use crate::download::Download;
 use crate::id_token::Issuer;
 use crate::noise_endpoint::{self, DroppedChannels, Machine};
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) bells: Bells,
     /// Shell sessions that wait for a check.
     pub(crate) ssh_checks: SshChecks,
+    /// How often nodes change facts about themselves.
+    pub(crate) attribute_turns: Turns,
     /// The number of the next Noise channel.
     pub(crate) next_channel: AtomicU64,
     /// Control channels that came to nothing.
@@ -189,6 +192,7 @@ impl Service {
                 seeds,
                 bells: Bells::default(),
                 ssh_checks: SshChecks::default(),
+                attribute_turns: Turns::default(),
                 next_channel: AtomicU64::new(1),
                 dropped: Arc::default(),
                 keep_alive: config.keep_alive_interval,

@@ -92,8 +92,15 @@ pub(crate) async fn whoami(shared: Arc<Shared>, _request: Request<Incoming>, mac
 }
 
 pub(crate) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Response<Body>>> {
-    if request.method() != Method::POST {
-        return Err(Box::new(answer::text(StatusCode::METHOD_NOT_ALLOWED, "use POST")));
+    read_by(Method::POST, request).await
+}
+
+pub(crate) async fn read_by<T: DeserializeOwned>(
+    method: Method,
+    request: Request<Incoming>,
+) -> Result<T, Box<Response<Body>>> {
+    if request.method() != method {
+        return Err(Box::new(answer::text(StatusCode::METHOD_NOT_ALLOWED, &format!("use {method}"))));
     }
     let body = answer::read_body(request.into_body(), LARGEST, BODY_DEADLINE).await;
     let body = body.map_err(|error| Box::new(error.response()))?;

@@ -21,6 +21,7 @@
 //! | POST `node/{id}/rename/{name}` | – | `{node}` |
 //! | POST `node/{id}/tags` · `node/{id}/approve_routes` | [`SetTags`] · [`ApproveRoutes`] | `{node}` |
 //! | POST `node/{id}/user` (ours) · `node/{id}/endpoints` (ours) | [`MoveNode`] · [`HideEndpoints`] | `{node}` |
+//! | GET `node/{id}/attributes` · POST, DELETE `node/{id}/attributes/{name}` (as the hosted API below `device/`) | – · [`SetAttribute`], – | [`NodeAttributes`] |
 //! | POST `node/{id}/ping` (ours) | – | [`SignOfLife`] |
 //! | POST `node/{id}/c2n` (ours) | [`AskNode`] | [`NodeSaid`] |
 //! | POST `node/{id}/authorized` (ours) | [`SetAuthorized`] | `{node}` |
@@ -43,10 +44,10 @@ mod shapes;
 pub use client::{AdminError, Client};
 pub use shapes::{
     ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateKey, CreateService, CreateUser, ExpireKey,
-    ExpireNode, Health, HideEndpoints, HostsAnswer, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid,
-    NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer,
-    ServiceHost, ServicesAnswer, SetApproved, SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife, User, UserAnswer,
-    UsersAnswer, WaitingAnswer, WaitingMachine,
+    ExpireNode, Health, HideEndpoints, HostsAnswer, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeAttributes,
+    NodeSaid, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer,
+    ServiceHost, ServicesAnswer, SetApproved, SetAttribute, SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife,
+    User, UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
 };
 
 /// Prefix of every path of this contract.

@@ -39,7 +39,7 @@ CREATE TABLE nodes (
     expired         INTEGER NOT NULL CHECK (expired IN (0, 1)),
     ephemeral       INTEGER NOT NULL CHECK (ephemeral IN (0, 1)),
     joined_with_key INTEGER, -- NULL: an operator approved it. The key itself may have been deleted since.
-    approved_routes TEXT NOT NULL, hides_endpoints INTEGER NOT NULL DEFAULT 0 CHECK (hides_endpoints IN (0, 1)), signed_in INTEGER NOT NULL DEFAULT 0 CHECK (signed_in IN (0, 1)), approved INTEGER NOT NULL DEFAULT 1 CHECK (approved IN (0, 1)), kept_out INTEGER NOT NULL DEFAULT 0 CHECK (kept_out IN (0, 1)), logged_out INTEGER NOT NULL DEFAULT 0 CHECK (logged_out IN (0, 1)),
+    approved_routes TEXT NOT NULL, hides_endpoints INTEGER NOT NULL DEFAULT 0 CHECK (hides_endpoints IN (0, 1)), signed_in INTEGER NOT NULL DEFAULT 0 CHECK (signed_in IN (0, 1)), approved INTEGER NOT NULL DEFAULT 1 CHECK (approved IN (0, 1)), kept_out INTEGER NOT NULL DEFAULT 0 CHECK (kept_out IN (0, 1)), logged_out INTEGER NOT NULL DEFAULT 0 CHECK (logged_out IN (0, 1)), attributes TEXT NOT NULL DEFAULT '{}',
     CHECK ((user_id IS NULL) <> (tags IS NULL))
 ) STRICT;
 

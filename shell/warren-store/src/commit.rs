@@ -206,8 +206,8 @@ async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(
     let sql =
         "INSERT INTO nodes (id, machine_key, node_key, user_id, tags, name, name_chosen, hostname, v4, v6, created,
                                   expiry, expired, ephemeral, joined_with_key, approved_routes, hides_endpoints,
-                                  signed_in, approved, kept_out, logged_out)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                                  signed_in, approved, kept_out, logged_out, attributes)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     sqlx::query(sql)
         .bind(node.id.0)
         .bind(node.machine_key.to_string())
@@ -230,6 +230,7 @@ async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(
         .bind(node.approved)
         .bind(node.kept_out)
         .bind(node.logged_out)
+        .bind(json(&node.attributes)?)
         .execute(connection)
         .await?;
     Ok(())

@@ -167,6 +167,7 @@ fn node(row: &SqliteRow) -> Result<Arc<Node>, LoadError> {
         kept_out: row.plain("kept_out")?,
         approved_routes: row.json("approved_routes")?,
         hides_endpoints: row.plain("hides_endpoints")?,
+        attributes: row.json("attributes")?,
     }))
 }
 

@@ -10,7 +10,7 @@ pub(crate) struct Migration {
 }
 
 /// All steps in order; the first makes schema 1.
-pub(crate) const MIGRATIONS: [Migration; 6] = [
+pub(crate) const MIGRATIONS: [Migration; 7] = [
     Migration {
         up: include_str!("../schema/0001_registry.up.sql"),
         down: include_str!("../schema/0001_registry.down.sql"),
@@ -34,6 +34,10 @@ pub(crate) const MIGRATIONS: [Migration; 6] = [
     Migration {
         up: include_str!("../schema/0006_people.up.sql"),
         down: include_str!("../schema/0006_people.down.sql"),
+    },
+    Migration {
+        up: include_str!("../schema/0007_attributes.up.sql"),
+        down: include_str!("../schema/0007_attributes.down.sql"),
     },
 ];
 

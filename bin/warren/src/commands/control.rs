@@ -1,5 +1,6 @@
 //! `warren control users|nodes|keys|services|policy|auth …`: an operator's commands, over the server's admin socket.
 
+mod attributes;
 mod services;
 
 use std::path::PathBuf;
@@ -177,6 +178,9 @@ pub enum Nodes {
         #[arg(long)]
         off: bool,
     },
+    /// Show or set facts about a device that the policy's postures may ask for
+    #[command(visible_alias = "attrs")]
+    Attributes(attributes::Attributes),
     /// Ask a device for a sign of life
     Ping { node: String },
     /// Ask a device something of its own, such as /echo or /debug/health
@@ -425,6 +429,7 @@ async fn nodes(client: &Client, command: &Nodes) -> Result<()> {
             let id = find(client, node).await?.id;
             client.hide_endpoints(&id, !off).await?;
         }
+        Nodes::Attributes(wish) => return attributes::run(client, wish).await,
         Nodes::Ping { node } => {
             let node = find(client, node).await?;
             let sign = client.ping_node(&node.id).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use warren_control::rows::{KeyId, ServiceId};
-use warren_control::{Control, ServiceWish, What};
+use warren_control::{AttributeValue, AttributeWish, Control, ServiceWish, What};
 use warren_wire::{NodeId, UserId};
 
 use crate::world::*;
@@ -30,6 +30,10 @@ fn command() -> impl Strategy<Value = Plan> {
         (node.clone(), user.clone()).prop_map(|(node, user)| Plan::What(What::MoveNode { node, user })),
         (node.clone(), any::<bool>()).prop_map(|(node, hide)| Plan::What(What::HideEndpoints { node, hide })),
         node.clone().prop_map(|node| Plan::What(What::ApproveAnnounced { node })),
+        (node.clone(), "custom:[a-cA-C]", prop::option::of(any::<bool>())).prop_map(|(node, name, value)| {
+            let wish = value.map(|value| AttributeWish { value: AttributeValue::Bool(value), expiry: None });
+            Plan::What(What::SetAttributes { node, changes: [(name, wish)].into(), comment: String::new() })
+        }),
         Just(Plan::What(What::ReplacePolicy {
             text: r#"{ "autoApprovers": { "exitNode": ["ann@"], "routes": { "10.0.0.0/8": ["autogroup:member"] } } }"#
                 .to_owned(),

@@ -1,6 +1,7 @@
 //! The control server as a whole value: batches, restarts, sessions, and laws over random histories.
 
 mod attributes;
+mod facts;
 mod history;
 mod people;
 mod registering;

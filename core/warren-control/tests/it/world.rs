@@ -101,11 +101,16 @@ impl World {
             .into_iter()
             .map(|what| staged.decide(Command { actor: actor(), what }, self.wall, &mut self.random))
             .collect();
+        self.finish(staged);
+        answers
+    }
+
+    /// Commits, applies and publishes what was decided.
+    pub fn finish(&mut self, staged: Staged) {
         let batch = staged.finish();
         self.tables.commit(&batch);
         self.control.apply(batch, self.now).expect("one batch at a time");
         self.control.publish();
-        answers
     }
 
     pub fn ask(&mut self, what: What) -> Result<Answer, Refusal> {

@@ -5,6 +5,7 @@ mod browser;
 mod claims;
 mod client;
 mod doors;
+mod facts;
 mod joining;
 mod log;
 mod malformed;

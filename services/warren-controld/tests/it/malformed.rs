@@ -4,13 +4,16 @@ use bytes::Bytes;
 use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use warren_api::admin::CreateUser;
+use warren_controld::Overrides;
 use warren_crypto::{NodeSecret, Random};
+use warren_io::listener::Caps;
 use warren_io::{DialOptions, dial_control};
 use warren_wire::CapabilityVersion;
 
 use crate::client::Machine;
 use crate::doors::{converse, get, request};
-use crate::world::{PATIENCE, World, start};
+use crate::world::{PATIENCE, World, start, start_with};
 
 const DOCUMENT: &str = include_str!("../../../../docs/operators/bad-input.md");
 
@@ -19,12 +22,14 @@ const DOCUMENT: &str = include_str!("../../../../docs/operators/bad-input.md");
 enum Door {
     /// The public port.
     Port,
-    /// Inside a control channel.
+    /// Inside a control channel of a machine that has no node.
     Channel,
+    /// Inside a control channel of a node that is in.
+    Node,
     /// The admin socket.
     Admin,
 }
-use Door::{Admin, Channel, Port};
+use Door::{Admin, Channel, Node, Port};
 
 struct Row {
     door: Door,
@@ -32,6 +37,7 @@ struct Row {
     /// In the table's words.
     wrong: &'static str,
     body: Vec<u8>,
+    headers: Vec<(&'static str, &'static str)>,
     status: u16,
     /// The beginning of the one line that a person reads; what follows is the parser's.
     answer: &'static str,
@@ -45,7 +51,7 @@ fn row(
     status: u16,
     answer: &'static str,
 ) -> Row {
-    Row { door, asked, wrong, body: body.into(), status, answer }
+    Row { door, asked, wrong, body: body.into(), headers: Vec::new(), status, answer }
 }
 
 const TOO_LONG: &str = "the request is longer than 65536 bytes";
@@ -199,8 +205,28 @@ fn rows(foreign: &str) -> Vec<Row> {
         ),
         row(Channel, "POST /machine/nonsense", "no such request", "", 404, "there is nothing at this address"),
     ];
+    rows.extend(upgrades());
+    rows.extend(shells());
+    rows.extend(of_nodes(foreign));
     let problem = "the request's body: ";
     rows.extend([
+        row(
+            Admin,
+            "POST /api/v1/node/1/attributes/custom:x",
+            "no value",
+            "{}",
+            400,
+            "say the value of \"custom:x\": a text, a number or a truth value",
+        ),
+        row(
+            Admin,
+            "POST /api/v1/node/1/attributes/node:os",
+            "a name of the server's own",
+            "{\"value\":1}",
+            400,
+            "\"node:os\" cannot be set as an attribute: a name is custom: and",
+        ),
+        row(Admin, "DELETE /api/v1/node/9999/attributes/custom:x", "nobody", "", 404, "no such node: 9999"),
         row(Admin, "POST /api/v1/user", "not JSON", "{", 400, problem),
         row(Admin, "POST /api/v1/user", "wrong types", "{\"name\":7}", 400, problem),
         row(Admin, "POST /api/v1/user", "no name", "{}", 400, "\"\" cannot be a user name: a short name of letters"),
@@ -288,11 +314,205 @@ fn rows(foreign: &str) -> Vec<Row> {
     rows
 }
 
+const NO_LINK: &str = "<h1>This link is not good any more</h1>";
+const NO_SHELL: &str = "not the link of a shell session";
+
+/// What a shell's check is asked with.
+fn shells() -> Vec<Row> {
+    let zeros = "GET /auth/wkey-req-00000000000000000000000000000000";
+    vec![
+        row(Port, "GET /auth/nonsense", "no such link", "", 404, NO_LINK),
+        row(Port, zeros, "an old or guessed link", "", 404, NO_LINK),
+        row(Channel, "POST /machine/ssh/action/1/to/1?local_user=root", "wrong method", "", 405, "use GET"),
+        row(Channel, "GET /machine/ssh/action/1/to/1", "nobody to become", "", 400, NO_SHELL),
+        row(Channel, "GET /machine/ssh/action/a/to/b?local_user=root", "not numbers", "", 400, NO_SHELL),
+        row(
+            Channel,
+            "GET /machine/ssh/action/1/to/1?local_user=root",
+            "another machine's node",
+            "",
+            404,
+            "node not found",
+        ),
+    ]
+}
+
+const NONCE: (&str, &str) = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+const VERSION: (&str, &str) = ("Sec-WebSocket-Version", "13");
+const NOISE: (&str, &str) = ("Sec-WebSocket-Protocol", "tailscale-control-protocol");
+
+/// Ways into a control channel that are none.
+fn upgrades() -> Vec<Row> {
+    let by = |headers: &[(&'static str, &'static str)], row: Row| Row { headers: headers.to_vec(), ..row };
+    let upgrade = |wrong, headers: &[(&'static str, &'static str)], answer| {
+        let headers = [&[("Connection", "upgrade, close")], headers].concat();
+        by(&headers, row(Port, "POST /ts2021", wrong, "", 400, answer))
+    };
+    let socket = |wrong, headers: &[(&'static str, &'static str)], status, answer| {
+        let headers = [&[("Connection", "Upgrade, close"), ("Upgrade", "websocket")], headers].concat();
+        by(&headers, row(Port, "GET /ts2021", wrong, "", status, answer))
+    };
+    let noise = ("Upgrade", "tailscale-control-protocol");
+    vec![
+        upgrade("an upgrade to something else", &[("Upgrade", "DERP")], "unknown next protocol"),
+        upgrade("no handshake", &[noise], "missing handshake header"),
+        upgrade(
+            "a handshake that is not base64",
+            &[noise, ("X-Tailscale-Handshake", "?")],
+            "the handshake header is not base64",
+        ),
+        socket(
+            "a WebSocket from a page of another origin",
+            &[NONCE, VERSION, NOISE, ("Origin", "https://evil.example")],
+            403,
+            "pages of this origin may not open a WebSocket here",
+        ),
+        socket(
+            "a WebSocket of another version",
+            &[NONCE, ("Sec-WebSocket-Version", "8"), NOISE],
+            426,
+            "WebSocket version 13 is spoken here",
+        ),
+        socket("a WebSocket without a key", &[VERSION, NOISE], 400, "the WebSocket key is not 16 bytes in base64"),
+        socket(
+            "a WebSocket with half a key",
+            &[("Sec-WebSocket-Key", "AAAA"), VERSION, NOISE],
+            400,
+            "the WebSocket key is not 16 bytes in base64",
+        ),
+        socket(
+            "a WebSocket for something else",
+            &[NONCE, VERSION, ("Sec-WebSocket-Protocol", "derp")],
+            101,
+            "closed: a control server speaks the subprotocol of its Noise channel",
+        ),
+        socket(
+            "a WebSocket without a handshake",
+            &[NONCE, VERSION, NOISE],
+            101,
+            "closed: missing or malformed handshake parameter",
+        ),
+    ]
+}
+
+/// What nodes ask beside maps.
+/// `key` is of the node that is in: foreign to the machine that is not.
+fn of_nodes(key: &str) -> Vec<Row> {
+    let foreign = || format!("{{\"NodeKey\":\"{key}\"}}");
+    let says = |more: &str| format!("{{\"NodeKey\":\"{key}\",{more}}}");
+    let many: Vec<String> = (0..65).map(|number| format!("\"custom:n{number}\":1")).collect();
+    let long = format!("\"custom:x\":\"{}\"", "y".repeat(256));
+    let update = |update: &str| says(&format!("\"Update\":{{{update}}}"));
+    let mut rows = Vec::new();
+    let others = "another machine's node key";
+    for (wrong_method, asked, method) in [
+        ("GET /machine/set-dns", "POST /machine/set-dns", "use POST"),
+        ("GET /machine/id-token", "POST /machine/id-token", "use POST"),
+        ("GET /machine/feature/query", "POST /machine/feature/query", "use POST"),
+        ("POST /machine/set-device-attr", "PATCH /machine/set-device-attr", "use PATCH"),
+    ] {
+        rows.extend([
+            row(Channel, wrong_method, "wrong method", "", 405, method),
+            row(Channel, asked, "not JSON", "{", 400, "not understood: "),
+            row(Channel, asked, "too large", vec![b' '; (64 << 10) + 1], 413, TOO_LONG),
+            row(Channel, asked, others, foreign(), 404, "node not found"),
+        ]);
+    }
+    let of_a = "\"Name\":\"_acme-challenge.bystander.mesh.test\"";
+    let attribute = "PATCH /machine/set-device-attr";
+    rows.extend([
+        row(
+            Node,
+            "POST /machine/set-dns",
+            "another type",
+            says(&format!("{of_a},\"Type\":\"A\",\"Value\":\"x\"")),
+            400,
+            "a record of type \"A\" is not made, only TXT",
+        ),
+        row(
+            Node,
+            "POST /machine/set-dns",
+            "another node's name",
+            says("\"Name\":\"_acme-challenge.db.mesh.test\",\"Type\":\"TXT\",\"Value\":\"x\""),
+            400,
+            "\"_acme-challenge.db.mesh.test\" is not this node's to set, only _acme-challenge.bystander.mesh.test",
+        ),
+        row(
+            Node,
+            "POST /machine/set-dns",
+            "shell words as value",
+            says(&format!("{of_a},\"Type\":\"TXT\",\"Value\":\"$(id)\"")),
+            400,
+            "the value is no digest in base64",
+        ),
+        row(Node, "POST /machine/id-token", "for nobody", says("\"CapVersion\":113"), 400, NO_AUDIENCE),
+        row(Node, "POST /machine/id-token", "controls in it", says("\"Audience\":\"a\\n\""), 400, NO_AUDIENCE),
+        row(
+            Node,
+            "POST /machine/feature/query",
+            "a feature that nobody knows",
+            says("\"Feature\":\"teleport\""),
+            200,
+            "This network's control server does not know the feature \"teleport\".",
+        ),
+        row(
+            Node,
+            attribute,
+            "a name of the server's own",
+            update("\"node:os\":\"ios\""),
+            400,
+            "\"node:os\" cannot be set as an attribute: a name is custom: and",
+        ),
+        row(
+            Node,
+            attribute,
+            "a list as value",
+            update("\"custom:x\":[1]"),
+            400,
+            "\"custom:x\" is set to a text, a number or a truth value",
+        ),
+        row(Node, attribute, "a number beyond numbers", update("\"custom:x\":1e999"), 400, "not understood: "),
+        row(
+            Node,
+            attribute,
+            "a long text",
+            update(&long),
+            400,
+            "custom:x: a text has at most 255 bytes and no controls",
+        ),
+        row(Node, attribute, "too many", update(&many.join(",")), 400, "at most 64 attributes are set at once"),
+    ]);
+    rows
+}
+
+const NO_AUDIENCE: &str = "say for whom the token is: an audience of 1 to ";
+
+/// One request with its own headers; of a WebSocket that is closed again the reason.
+async fn port(world: &World, row: &Row) -> (u16, String) {
+    let (method, path) = row.asked.split_once(' ').expect("method and path");
+    if row.headers.is_empty() {
+        return request(world, method.parse().expect("a method"), path, Bytes::from(row.body.clone())).await;
+    }
+    let headers: String = row.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: 0\r\n\r\n");
+    let heard = converse(world, head.as_bytes(), false).await;
+    let end = heard.windows(4).position(|end| end == b"\r\n\r\n").expect("a whole head") + 4;
+    let (head, body) = heard.split_at(end);
+    let status = String::from_utf8_lossy(head).get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    let said = match (status, body) {
+        // RFC 6455 §5.5.1: a close, its length, its code, and the reason.
+        (101, [0x88, _, _, _, reason @ ..]) => format!("closed: {}", String::from_utf8_lossy(reason)),
+        _ => String::from_utf8_lossy(body).into_owned(),
+    };
+    (status, said)
+}
+
 impl Row {
     fn line(&self) -> String {
         let door = match self.door {
             Port => "port",
             Channel => "channel",
+            Node => "node",
             Admin => "admin",
         };
         let answer = self.answer.replace('|', "\\|").replace("<h1>", "page: ").replace("</h1>", "");
@@ -317,7 +537,9 @@ async fn admin(world: &World, method: &str, path: &str, body: &[u8]) -> (u16, St
 
 #[tokio::test]
 async fn every_malformed_request_has_the_answer_that_the_table_says() {
-    let world = start().await;
+    let said = Overrides { set_dns_command: Some("/bin/true".into()), ..Overrides::default() };
+    let world = start_with(said, Caps::default()).await;
+    world.admin.create_user(&CreateUser { name: "ann".into(), ..CreateUser::default() }).await.expect("a new name");
     let bystander = Machine::new(&world, 1, "bystander").await;
     bystander.join(&world.join_key(true).await).await;
     let mut maps = bystander.stream().await;
@@ -328,17 +550,19 @@ async fn every_malformed_request_has_the_answer_that_the_table_says() {
     for row in rows(&bystander.node.public().to_string()) {
         let (method, path) = row.asked.split_once(' ').expect("method and path");
         let (status, body) = match row.door {
-            Port => request(&world, method.parse().expect("a method"), path, Bytes::from(row.body.clone())).await,
-            Channel => {
+            Port => port(&world, &row).await,
+            Channel | Node => {
+                let machine = if row.door == Node { &bystander } else { &stranger };
                 let method = method.parse::<Method>().expect("a method");
-                let (status, body) = stranger.say(method, path, row.body.clone()).await;
+                let (status, body) = machine.say(method, path, row.body.clone()).await;
                 (status.as_u16(), String::from_utf8(body.to_vec()).expect("UTF-8"))
             }
             Admin => admin(&world, method, path, &row.body).await,
         };
         // What a person reads: a line, the heading of a page, the error in a registration, the detail of a problem.
         let json: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
-        let said = json["Error"].as_str().or(json["detail"].as_str()).unwrap_or(&body).trim_end();
+        let said = json["Error"].as_str().or(json["detail"].as_str()).or(json["Text"].as_str());
+        let said = said.unwrap_or(&body).trim_end();
         let is_page = body.starts_with("<!doctype html>");
         let begins = if is_page { said.contains(row.answer) } else { said.starts_with(row.answer) };
         let is_one_line = is_page || (!said.is_empty() && !said.contains('\n') && said.len() < 400);

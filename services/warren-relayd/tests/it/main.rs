@@ -2,6 +2,7 @@
 
 mod by_web_socket;
 mod fast_start;
+mod malformed;
 mod party;
 
 use std::net::IpAddr;

@@ -14,10 +14,10 @@ use warren_crypto::UnixTime;
 
 use super::shapes::{
     ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateKey, CreateService, CreateUser, ExpireKey,
-    ExpireNode, Health, HideEndpoints, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeSaid, NodesAnswer,
-    Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer, ServicesAnswer,
-    SetApproved, SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife, User, UserAnswer, UsersAnswer, WaitingAnswer,
-    WaitingMachine,
+    ExpireNode, Health, HideEndpoints, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeAttributes, NodeSaid,
+    NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer,
+    ServicesAnswer, SetApproved, SetAttribute, SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife, User,
+    UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
 };
 use super::{BASE_PATH, HOST};
 
@@ -170,6 +170,21 @@ impl Client {
     /// Hides or shows where a node is in the underlay.
     pub async fn hide_endpoints(&self, id: &str, hide: bool) -> Result<Node, AdminError> {
         Ok(self.post::<NodeAnswer>(&format!("node/{}/endpoints", encode(id)), &HideEndpoints { hide }).await?.node)
+    }
+
+    /// Facts about a node that postures may ask for.
+    pub async fn attributes(&self, id: &str) -> Result<NodeAttributes, AdminError> {
+        self.get(&format!("node/{}/attributes", encode(id))).await
+    }
+
+    /// Sets one of them; its name begins with `custom:`.
+    pub async fn set_attribute(&self, id: &str, name: &str, wish: &SetAttribute) -> Result<NodeAttributes, AdminError> {
+        self.post(&format!("node/{}/attributes/{}", encode(id), encode(name)), wish).await
+    }
+
+    /// Takes one away.
+    pub async fn remove_attribute(&self, id: &str, name: &str) -> Result<(), AdminError> {
+        self.delete(&format!("node/{}/attributes/{}", encode(id), encode(name))).await
     }
 
     /// Asks a node for a sign of life.

@@ -1,6 +1,8 @@
 //! The JSON of the admin API. Every field that a client may leave out has a default. Unknown fields of an
 //! answer are ignored; those of a request are refused.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use warren_crypto::UnixTime;
 
@@ -339,6 +341,32 @@ pub struct MoveNode {
 pub struct HideEndpoints {
     /// They are not.
     pub hide: bool,
+}
+
+/// Facts about a node that the policy's postures may ask for. The shape of the hosted API's `device/{id}/attributes`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeAttributes {
+    /// By name: a text, a number or a truth value.
+    pub attributes: BTreeMap<String, serde_json::Value>,
+    /// When those go by themselves that do.
+    pub expiries: BTreeMap<String, UnixTime>,
+    /// Ours: of those whose names begin with `custom:`, `operator` or `node`.
+    pub set_by: BTreeMap<String, String>,
+}
+
+/// One fact about a node. The shape of the hosted API's `device/{id}/attributes/{name}`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct SetAttribute {
+    /// A text, a number or a truth value.
+    pub value: serde_json::Value,
+    /// When it goes by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<UnixTime>,
+    /// Why, for the audit table.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub comment: String,
 }
 
 /// Ours: a node answered.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use warren_control::rows::{KeyId, Revision, ServiceId};
-use warren_control::{Offer, Offered, ServiceChange, ServiceWish, SoftRow, UserRole, What};
+use warren_control::{
+    AttributeValue, AttributeWish, Offer, Offered, ServiceChange, ServiceWish, SoftRow, UserRole, What,
+};
 use warren_crypto::{DiscoPublic, UnixTime};
 use warren_store::{CommitError, Store};
 use warren_wire::{CapabilityVersion, Endpoint, EndpointKind, Hostinfo, NetInfo, NodeId, RegionId, UserId};
@@ -28,6 +30,18 @@ enum Step {
     Restart,
 }
 
+/// A fact about a device, set or removed.
+fn attribute() -> impl Strategy<Value = (String, Option<AttributeWish>)> {
+    let value = prop_oneof![
+        any::<bool>().prop_map(AttributeValue::Bool),
+        prop::num::f64::NORMAL.prop_map(|number| AttributeValue::Number(number.try_into().expect("finite"))),
+        "\\PC{0,12}".prop_map(AttributeValue::Text),
+    ];
+    let expiry = prop::option::of((1_900_000_000_u64..2_000_000_000).prop_map(UnixTime::from_secs));
+    let wish = (value, expiry).prop_map(|(value, expiry)| AttributeWish { value, expiry });
+    ("custom:[a-c]", prop::option::of(wish))
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let node = (1_i64..6).prop_map(NodeId);
     let name = prop::sample::select(vec!["ann", "bob", "cid"]);
@@ -40,6 +54,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(id, with_nodes)| Step::What(What::DeleteUser { user: UserId(id), with_nodes })),
         1 => (node.clone(), 1_i64..4).prop_map(|(node, user)| Step::What(What::MoveNode { node, user: UserId(user) })),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, hide)| Step::What(What::HideEndpoints { node, hide })),
+        1 => (node.clone(), attribute()).prop_map(|(node, change)| {
+            Step::What(What::SetAttributes { node, changes: [change].into(), comment: String::new() })
+        }),
         1 => node.clone().prop_map(|node| Step::What(What::ApproveAnnounced { node })),
         1 => ((1_i64..4), any::<bool>(), any::<bool>())
             .prop_map(|(id, tagged, reusable)| Step::What(key(id, if tagged { &["tag:a", "tag:b"] } else { &[] }, reusable))),
