@@ -9,6 +9,9 @@ use crate::secret::Secret;
 /// Clocks of provider and server may differ by this much, in seconds.
 const LEEWAY: u64 = 60;
 
+/// As long as a sign-in may take between our page and the token, in seconds.
+const FRESH: u64 = 15 * 60;
+
 /// Longest subject (Core 1.0 §2).
 const LONGEST_SUBJECT: usize = 255;
 
@@ -61,6 +64,9 @@ pub enum ClaimsError {
     /// About somebody else.
     #[error("the provider answered for somebody else")]
     Subject,
+    /// The person did not prove who they are for this sign-in.
+    #[error("the provider did not ask who you are but went by an earlier sign-in: sign out there, then try again")]
+    Stale,
 }
 
 impl Claims {
@@ -118,6 +124,17 @@ impl Claims {
     /// When the token stops being good.
     pub fn expires(&self) -> UnixTime {
         self.expires
+    }
+
+    /// Whether the person proved just now who they are, as far as the provider says when they did. One that was asked for it
+    /// (`max_age`) must say; some know neither the question nor the answer, and are believed.
+    ///
+    /// # Errors
+    /// [`ClaimsError::Stale`], or [`ClaimsError::Missing`]: `auth_time` is no time.
+    pub fn check_fresh(&self, now: UnixTime) -> Result<(), ClaimsError> {
+        let signed_in = time(&self.all, "auth_time")?;
+        let is_fresh = |at: u64| at.saturating_add(FRESH + LEEWAY) >= now.as_secs();
+        if signed_in.is_none_or(is_fresh) { Ok(()) } else { Err(ClaimsError::Stale) }
     }
 
     /// Whether a claim of this name, or at the end of this path of names with dots, is there at all.
@@ -209,6 +226,16 @@ mod tests {
         let signed = format!("{}.{}", part(&json!({ "alg": "EdDSA" })), part(claims));
         let signature = URL_SAFE_NO_PAD.encode(pair.sign(signed.as_bytes()));
         (Secret::new(format!("{signed}.{signature}")), KeySet::parse(keys.to_string().as_bytes()).expect("keys"))
+    }
+
+    #[test]
+    fn a_sign_in_of_long_ago_is_not_fresh_and_a_provider_that_does_not_say_is_believed() {
+        let fresh = |at: Value| verify(|claims| claims["auth_time"] = at).expect("ours").check_fresh(NOW);
+        assert_eq!(verify(|_| {}).expect("ours").check_fresh(NOW), Ok(()));
+        for (ago, expect) in [(0, Ok(())), (16 * 60, Ok(())), (16 * 60 + 1, Err(ClaimsError::Stale))] {
+            assert_eq!(fresh((NOW.as_secs() - ago).into()), expect, "{ago}");
+        }
+        assert_eq!(fresh("yesterday".into()), Err(ClaimsError::Missing("auth_time")));
     }
 
     fn verify(change: impl FnOnce(&mut Value)) -> Result<Claims, ClaimsError> {

@@ -119,7 +119,7 @@ pub(crate) async fn start(shared: Arc<Shared>, request: Request<Incoming>, peer:
         let id = id.ok_or(NotSignedIn::NotWaiting(None))?;
         let errand = errand(&shared, id)?;
         let begun = sign_in.attempts().begin(errand, peer.address.ip(), clock::now(), &mut shared.seeds.fork());
-        let url = sign_in.provider.login_url(&begun.login).await;
+        let url = sign_in.provider.login_url(&begun.login, errand).await;
         let url = url.map_err(|source| NotSignedIn::Vouch { errand, source })?;
         let cookie = sign_in.cookie(&begun.login.state, begun.cookie.expose(), COOKIE_SECONDS);
         Ok(go_to(url.as_str(), Some(cookie)))
@@ -161,7 +161,7 @@ pub(crate) async fn callback(shared: Arc<Shared>, request: Request<Incoming>) ->
             return Err(NotSignedIn::Declined { errand, said });
         }
         let code = Secret::new(fields.get("code").ok_or(NotSignedIn::Incomplete)?);
-        let vouched = sign_in.provider.redeem(&login, &code).await.map_err(vouch)?;
+        let vouched = sign_in.provider.redeem(&login, &code, errand).await.map_err(vouch)?;
         let provider::Vouched { person, refresh, until } = vouched;
         if let Errand::Shell(id) = errand {
             // Somebody else hears it now, and not after they said yes.

@@ -12,7 +12,7 @@ use warren_oidc::{
     Provider, ProviderError, Rules, Secret, TokenRequest, Tokens, TokensError,
 };
 
-use super::person;
+use super::{Errand, person};
 use crate::clock;
 use crate::config::SignInConfig;
 
@@ -87,7 +87,7 @@ impl VouchError {
         matches!(
             self,
             Self::Tokens(TokensError::InvalidGrant(_))
-                | Self::Claims(ClaimsError::Subject)
+                | Self::Claims(ClaimsError::Subject | ClaimsError::Stale)
                 | Self::Profile(_)
                 | Self::NotAdmitted(_)
         )
@@ -117,13 +117,23 @@ impl ProviderLink {
         }
     }
 
-    /// Where a person signs in.
-    pub(super) async fn login_url(&self, login: &Login) -> Result<url::Url, VouchError> {
+    /// Where a person signs in. For a shell's check they must prove who they are now, whatever the provider remembers of them
+    /// (Core 1.0 §3.1.2.1), and nothing is kept for asking again.
+    pub(super) async fn login_url(&self, login: &Login, errand: Errand) -> Result<url::Url, VouchError> {
         let provider = self.discover().await?;
         let (mut scopes, mut extra) = (self.scopes.clone(), self.extra_params.clone());
         // Asking again later needs a token for it, which providers give for this scope, and only with consent (Core 1.0
         // §11). Those that do not know the scope give the token by ways of their own (`oidc_extra_params`).
-        if self.wants_refresh && provider.offers_offline_access && !scopes.iter().any(|s| s == "offline_access") {
+        let is_device = matches!(errand, Errand::Device(_));
+        if !is_device {
+            extra.retain(|(name, _)| name != "max_age");
+            extra.push(("max_age".to_owned(), "0".to_owned()));
+        }
+        if is_device
+            && self.wants_refresh
+            && provider.offers_offline_access
+            && !scopes.iter().any(|s| s == "offline_access")
+        {
             scopes.push("offline_access".to_owned());
         }
         if scopes.iter().any(|s| s == "offline_access") && !extra.iter().any(|(name, _)| name == "prompt") {
@@ -146,13 +156,16 @@ impl ProviderLink {
     }
 
     /// Turns a code into a person who may join.
-    pub(super) async fn redeem(&self, login: &Login, code: &Secret) -> Result<Vouched, VouchError> {
+    pub(super) async fn redeem(&self, login: &Login, code: &Secret, errand: Errand) -> Result<Vouched, VouchError> {
         let provider = self.discover().await?;
         let request = self.client.code_request(&provider, login, code, &self.redirect);
         let tokens = self.tokens(&provider, request, "code").await?;
         let token = tokens.id.as_ref().ok_or(VouchError::NoIdToken)?;
         let expected = self.expected(Some(&login.nonce), None);
         let claims = Claims::verify(token, &self.keys(&provider).await?, expected, clock::wall())?;
+        if matches!(errand, Errand::Shell(_)) {
+            claims.check_fresh(clock::wall())?;
+        }
         self.vouch(&provider, claims, tokens).await
     }
 

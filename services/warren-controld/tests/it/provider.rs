@@ -56,6 +56,8 @@ pub struct State {
     codes: BTreeMap<String, Code>,
     refresh: BTreeMap<String, Value>,
     made: u32,
+    /// How often a person had to prove themselves anew.
+    pub asked_anew: u32,
     /// Forms that were posted to the token endpoint.
     pub asked: Vec<BTreeMap<String, String>>,
 }
@@ -92,6 +94,7 @@ impl Provider {
             codes: BTreeMap::new(),
             refresh: BTreeMap::new(),
             made: 0,
+            asked_anew: 0,
             asked: Vec::new(),
         }));
         let shared = Arc::clone(&state);
@@ -162,7 +165,10 @@ impl State {
     fn authorize(&mut self, query: BTreeMap<String, String>) -> Response<Body> {
         assert_eq!((query["response_type"].as_str(), query["client_id"].as_str()), ("code", CLIENT_ID));
         assert_eq!(query["code_challenge_method"], "S256");
-        assert!(query["scope"].contains("openid") && query["scope"].contains("offline_access"));
+        // Who must prove themselves anew gives nothing for asking again.
+        let is_for_now = query.get("max_age").is_some_and(|age| age == "0");
+        assert!(query["scope"].contains("openid") && query["scope"].contains("offline_access") != is_for_now);
+        self.asked_anew += u32::from(is_for_now);
         let mut back = url::Url::parse(&query["redirect_uri"]).expect("a redirect");
         let named = self.named.clone().unwrap_or_else(|| self.issuer.clone());
         back.query_pairs_mut().append_pair("state", &query["state"]).append_pair("iss", &named);

@@ -130,11 +130,17 @@ async fn sign_in(world: &World, browser: &mut Browser, id: &str) -> Page {
 
 #[tokio::test]
 async fn the_person_whose_device_it_is_signs_in_and_the_shell_goes_on_for_the_period() {
-    let (_provider, world, to, mut browser) = two_signed_in().await;
+    let (provider, world, to, mut browser) = two_signed_in().await;
     let (again, id) = held(&ask(&to, FIRST).await.expect("an action"));
     let page = browser.get(&at(&world, &format!("/auth/{id}"))).await;
     assert!(page.body.contains("Sign in with 127.0.0.1") && !page.body.contains("auth approve"), "{}", page.body);
     assert!(page.body.contains("<dd>host-1</dd>") && page.body.contains("<dd>host-2</dd>"), "{}", page.body);
+    // A provider that lets somebody through whom it knows from yesterday proves nothing about who sits there now.
+    provider.state().twist = Some(Box::new(|claims| claims["auth_time"] = 1_700_000_000.into()));
+    let stale = "The provider did not ask who you are but went by an earlier sign-in";
+    refused(&sign_in(&world, &mut browser, &id).await, 403, stale);
+    provider.state().twist = None;
+    assert_eq!(provider.state().asked_anew, 1);
     let question = sign_in(&world, &mut browser, &id).await;
     assert!(question.body.contains("Let this shell in?") && question.body.contains("ann@example.net"));
     assert!(question.body.contains("<dd>root</dd>"), "{}", question.body);
