@@ -6,7 +6,7 @@ use warren_control::{AuthId, Role, UserRole};
 use warren_crypto::Random;
 use warren_ip::Prefix;
 
-use super::model::{Ask, HOSTS, Model, POLICIES, Person, Register};
+use super::model::{Ask, HOSTS, Model, POLICIES, Person, ROLES, Register};
 use super::words::{MACHINES, NODE_KEYS};
 use super::{CUTS, Cut};
 
@@ -199,10 +199,10 @@ impl Draw {
         let node = self.pick(&nodes).expect("some");
         let user = self.pick(&users).expect("some");
         let key = self.pick(&keys).expect("some");
-        match self.below(100) {
+        match self.below(104) {
             0..=29 => Ask::Register(self.registration(model)),
             30..=34 => Ask::ApproveRegistration(self.link(model), user),
-            35 => Ask::RejectRegistration(self.link(model)),
+            35 | 103 => Ask::RejectRegistration(self.link(model)),
             36..=39 => {
                 let until = self.pick(&[None, Some(20), Some(500)]).expect("some");
                 Ask::Enrol(self.link(model), self.person(), until)
@@ -228,8 +228,7 @@ impl Draw {
             76..=79 => Ask::CreateUser(self.pick(&USER_NAMES).expect("some")),
             80 => Ask::RenameUser(user, self.pick(&USER_NAMES).expect("some")),
             81..=82 => Ask::DeleteUser(user, self.one_in(2)),
-            83..=85 => Ask::SetRole(user, self.role()),
-            86..=89 => {
+            83..=89 => {
                 let tags = if self.one_in(3) { self.tags() } else { none() };
                 let owner = if self.one_in(6) { None } else { Some(user) };
                 let (reusable, ephemeral, preapproved) = (self.one_in(2), self.one_in(3), self.one_in(2));
@@ -238,9 +237,17 @@ impl Draw {
             }
             90 => Ask::ExpireKey(key),
             91 => Ask::DeleteKey(key),
-            92..=94 => Ask::ReplacePolicy(self.below(POLICIES.len() as u64) as usize),
+            92..=94 => {
+                Ask::ReplacePolicy(if self.one_in(4) { ROLES } else { self.below(POLICIES.len() as u64) as usize })
+            }
             95 => Ask::FollowHostname(node, self.host()),
             96 => Ask::ApproveAnnounced(node),
+            100..=102 => {
+                // Mostly somebody whose devices others can see or not.
+                let owners: Vec<i64> = model.nodes.values().filter_map(|node| node.owner.user()).collect();
+                let user = if self.one_in(4) { user } else { self.pick(&owners).unwrap_or(user) };
+                Ask::SetRole(user, self.role())
+            }
             _ => {
                 let link = self.link(model);
                 let asked = model.waiting.get(&link).map(|waiting| (waiting.request.machine, waiting.request.key));

@@ -411,7 +411,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn random_lives_with_crashes_between_any_two_steps_are_what_the_model_says() {
     const STEPS: u64 = 400;
-    let all = number("WARREN_LIVES_STEPS").unwrap_or(4 * STEPS);
+    let all = number("WARREN_LIVES_STEPS").unwrap_or(6 * STEPS);
     let seeds: Vec<u64> =
         number("WARREN_LIVES_SEED").map_or_else(|| (1..=all.div_ceil(STEPS)).collect(), |seed| vec![seed]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

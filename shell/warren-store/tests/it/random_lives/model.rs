@@ -33,9 +33,13 @@ pub const POLICIES: [&str; 7] = [
         "acls": [{ "action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:tagged:*"] }] }"#,
     r#"{ "tagOwners": { "tag:a": ["autogroup:member"] }, "autoApprovers": { "routes": { "10.0.0.0/8": ["tag:a"] } } }"#,
     r#"{ "tagOwners": { "tag:a": ["autogroup:admin"] },
-        "acls": [{ "action": "accept", "src": ["autogroup:admin"], "dst": ["autogroup:tagged:*"] }] }"#,
+        "acls": [{ "action": "accept", "src": ["autogroup:admin"],
+                    "dst": ["autogroup:member:*", "autogroup:tagged:*"] }] }"#,
     r#"{ "acls": [{ "action": "accept", "src": ["group:nobody"], "dst": ["*:*"] }] }"#,
 ];
+
+/// The one of them that goes by offices.
+pub const ROLES: usize = 5;
 
 /// Host names as machines say them, with what each makes.
 pub const HOSTS: [(&str, &str); 6] = [
@@ -51,6 +55,15 @@ pub const HOSTS: [(&str, &str); 6] = [
 pub enum Owner {
     User(i64),
     Tags(BTreeSet<String>),
+}
+
+impl Owner {
+    pub fn user(&self) -> Option<i64> {
+        match self {
+            Self::User(user) => Some(*user),
+            Self::Tags(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -281,7 +281,7 @@ impl Model {
         let own: &[&str] = match self.policy {
             Some(2) => &["tag:a", "tag:b"],
             Some(3 | 4) => &["tag:a"],
-            Some(5) if self.is_admin(user) => &["tag:a"],
+            Some(ROLES) if self.is_admin(user) => &["tag:a"],
             _ => &[],
         };
         let may = |tag: &&String| self.users.contains_key(&user) && own.contains(&tag.as_str());

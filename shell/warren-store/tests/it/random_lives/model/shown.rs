@@ -13,7 +13,7 @@ impl Model {
             (None | Some(0 | 4), _, _) => true,
             (Some(2), Owner::Tags(from), Owner::Tags(to)) => from.contains("tag:a") && to.contains("tag:b"),
             (Some(3), Owner::User(_), Owner::Tags(_)) => true,
-            (Some(5), Owner::User(user), Owner::Tags(_)) => self.is_admin(*user),
+            (Some(ROLES), Owner::User(user), _) => self.is_admin(*user),
             _ => false,
         };
         // Whoever must log in again sees nobody; others see that it must.
