@@ -402,7 +402,8 @@ fn send_messages(socket: &Socket, messages: &[Message<'_>]) -> io::Result<usize>
         header.msg_iovlen = 1;
         if message.datagrams() > 1 {
             header.msg_control = controls[index].as_mut_ptr().cast();
-            header.msg_controllen = write_segment_size(&mut controls[index], message.segment as u16);
+            // A usize or a u32, as the C library has it.
+            header.msg_controllen = write_segment_size(&mut controls[index], message.segment as u16) as _;
         }
         headers.push(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
     }
@@ -448,7 +449,7 @@ fn receive_messages(socket: &Socket, buffers: &mut [Vec<u8>]) -> io::Result<Vec<
         header.msg_iov = &raw mut vectors[index];
         header.msg_iovlen = 1;
         header.msg_control = controls[index].as_mut_ptr().cast();
-        header.msg_controllen = mem::size_of::<Control>();
+        header.msg_controllen = mem::size_of::<Control>() as _;
         headers.push(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
     }
     let filled = loop {

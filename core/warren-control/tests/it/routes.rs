@@ -57,8 +57,8 @@ fn a_network_is_served_once_it_is_announced_and_approved() {
     assert_eq!(behind(&mut client, &world, r), served, "of what is approved only what is announced");
     assert_eq!(behind(&mut router, &world, r), served, "it is told of itself");
     assert_eq!(world.snapshot().served_by(r).expect("a router").primary, nets(&["10.50.0.0/24"]));
-    announce(&mut world, r, &["10.60.0.0/24"]);
-    assert_eq!(behind(&mut client, &world, r).0, "10.60.0.0/24");
+    announce(&mut world, r, &["10.60.0.0/24", "10.70.0.0/24"]);
+    assert_eq!(behind(&mut client, &world, r).0, "10.60.0.0/24", "of what is announced only what is approved");
     approve(&mut world, r, &[]);
     assert_eq!(behind(&mut client, &world, r), nothing);
     assert!(world.snapshot().served_by(r).is_none());

@@ -64,7 +64,7 @@ fn send_with_fds(stream: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) -> io::Resu
         let space = unsafe { libc::CMSG_SPACE(size) } as usize;
         debug_assert!(space <= mem::size_of::<Control>());
         header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = space;
+        header.msg_controllen = space as _; // a usize or a u32, as the C library has it
         // SAFETY: `control` is zeroed, aligned and at least `space` bytes (MOST_FDS descriptors fit), so CMSG_FIRSTHDR
         // points to its start and CMSG_DATA to room for every descriptor.
         unsafe {
@@ -96,7 +96,7 @@ fn receive_with_fds(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usize,
     let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut header = empty_header(&mut vector);
     header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = mem::size_of::<Control>();
+    header.msg_controllen = mem::size_of::<Control>() as _;
     let read = loop {
         // SAFETY: `header` points to `vector`, `bytes` and `control` with their true lengths, and all outlive the call.
         let read = unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
