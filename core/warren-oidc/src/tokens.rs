@@ -86,7 +86,10 @@ pub enum TokensError {
     /// The code, or the refresh token, is not good (any more): used, expired, revoked, or of somebody who was removed.
     #[error("the provider refused the {0} (invalid_grant): it was used before, has expired or was withdrawn")]
     InvalidGrant(&'static str),
-    /// Something is configured wrong, here or there.
+    /// It does not take this server for its client, or not for this: something is configured wrong, here or there.
+    #[error("the provider refused this server: {0}")]
+    Client(String),
+    /// Anything else that it said no to.
     #[error("the provider refused: {0}")]
     Refused(String),
     /// Not an answer of a token endpoint.
@@ -130,7 +133,11 @@ impl Tokens {
                 "invalid_grant" if matches!(status, 400 | 401 | 403) => TokensError::InvalidGrant(what),
                 error => {
                     let said = refused.error_description.map(|text| format!(": {text}")).unwrap_or_default();
-                    TokensError::Refused(printable(&format!("{error}{said}")))
+                    let said = printable(&format!("{error}{said}"));
+                    match error {
+                        "invalid_client" | "unauthorized_client" => TokensError::Client(said),
+                        _ => TokensError::Refused(said),
+                    }
                 }
             });
         }
@@ -196,6 +203,9 @@ mod tests {
     fn only_the_providers_own_word_is_a_refusal_of_the_person() {
         let error = |status, answer: &str| Tokens::parse(status, answer.as_bytes(), "refresh token").expect_err(answer);
         assert_eq!(error(400, r#"{"error":"invalid_grant"}"#), TokensError::InvalidGrant("refresh token"));
+        let client = TokensError::Client("invalid_client".into());
+        assert_eq!(error(401, r#"{"error":"invalid_client"}"#), client);
+        assert_eq!(error(400, r#"{"error":"invalid_request"}"#), TokensError::Refused("invalid_request".into()));
         for (status, answer) in [
             (500, r#"{"error":"invalid_grant"}"#),
             (400, r#"{"error":"invalid_client","error_description":"no\nsuch"}"#),

@@ -57,10 +57,18 @@ enum Step {
 #[derive(Clone)]
 pub(super) struct Back {
     pub(super) person: Person,
-    pub(super) refresh: Option<Sealed>,
+    pub(super) refresh: Option<Token>,
     pub(super) until: Option<UnixTime>,
     /// Comes back with the form, and with nothing else.
     pub(super) form_token: Secret,
+}
+
+/// What the provider gave for asking again.
+#[derive(Clone)]
+pub(super) struct Token {
+    pub(super) sealed: Sealed,
+    /// Already in the database, since its person is known. There it may have been exchanged for another meanwhile.
+    pub(super) is_kept: bool,
 }
 
 /// What somebody signs in for, by the id of the link that led here.
@@ -148,7 +156,7 @@ impl Attempts {
         &mut self,
         state: &str,
         person: Person,
-        refresh: Option<Sealed>,
+        refresh: Option<Token>,
         until: Option<UnixTime>,
         random: &mut Random,
     ) {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use http::header::{COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use warren_control::rows::{self, Sealed};
 use warren_control::{Actor, Answer, AuthId, CheckRefusal, CheckStep, CheckVerdict, Command, Person, Refusal, What};
 use warren_io::answer::{self, Body};
 use warren_io::listener::Peer;
 use warren_oidc::Secret;
 
-use super::attempts::{Attempts, Back, Errand, Lost};
+use super::attempts::{Attempts, Back, Errand, Lost, Token};
 use super::provider::VouchError;
 use super::{SignIn, provider};
 use crate::registry::CommandError;
@@ -27,6 +28,9 @@ const FORM_DEADLINE: Duration = Duration::from_secs(30);
 
 /// As long as an attempt lives.
 const COOKIE_SECONDS: u32 = 15 * 60;
+
+/// To keep a token, while others change what is known of its person.
+const TRIES: u32 = 4;
 
 /// Letters of the state that a cookie's name has, so that sign-ins side by side do not spoil each other.
 const NAME_LETTERS: usize = 8;
@@ -169,11 +173,41 @@ pub(crate) async fn callback(shared: Arc<Shared>, request: Request<Incoming>) ->
             check.map_err(|source| NotSignedIn::Check { errand, source })?;
         }
         let refresh = refresh.and_then(|token| sign_in.sealer.seal(&token, &person.issuer, &person.subject));
+        let refresh = match refresh {
+            Some(sealed) => Some(keep(&shared, &person, sealed).await),
+            None => None,
+        };
+        let refresh = refresh.transpose().map_err(|source| NotSignedIn::Command { errand, source })?;
         sign_in.attempts().came_back(state, person, refresh, until, &mut shared.seeds.fork());
         // Another address, so that the code is in no history and going back does not use it twice.
         Ok(go_to(&format!("/oidc/confirm/{state}"), None))
     };
     come_back.await.unwrap_or_else(|error: NotSignedIn| error.page())
+}
+
+/// A new token may have taken the old one away, whatever is answered to the question that comes now, or never. So of
+/// somebody who is known it is kept at once.
+async fn keep(shared: &Shared, person: &Person, sealed: Sealed) -> Result<Token, CommandError> {
+    let mut tries = 0;
+    loop {
+        let Some(asked) = signed_in(shared, person) else { return Ok(Token { sealed, is_kept: false }) };
+        let (person, refresh) = (Box::new(person.clone()), Some(sealed.clone()));
+        let what = What::RefreshPerson { user: asked.user, person, refresh, asked };
+        tries += 1;
+        match shared.registry.command(Command::by_server(what)).await {
+            Ok(_) => return Ok(Token { sealed, is_kept: true }),
+            // The provider was just asked about them as well.
+            Err(CommandError::Refused(Refusal::Conflict(_))) if tries < TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What is known of a sign-in of theirs that goes on.
+fn signed_in(shared: &Shared, person: &Person) -> Option<Arc<rows::SignIn>> {
+    let snapshot = shared.registry.snapshot();
+    let user = snapshot.registry().user_by_identity(&person.issuer, &person.subject)?;
+    snapshot.registry().sign_in(user.id).filter(|row| !row.ended).cloned()
 }
 
 /// `/oidc/confirm/<state>`: the question, and its answer.
@@ -230,7 +264,6 @@ async fn ask(shared: &Shared, sign_in: &SignIn, state: &str, cookie: &str) -> Re
     }
 }
 
-/// What the person's sign-in kept for later is not kept: it proves who they are now, and nothing else.
 fn answer_check(shared: &Shared, id: AuthId, person: &Person, wanted: bool) -> Result<(), NotSignedIn> {
     let verdict = if wanted { CheckVerdict::LetIn } else { CheckVerdict::TurnedAway };
     let answered = shared.ssh_checks.answer(id, verdict, &actor(person), &shared.registry.snapshot());
@@ -244,6 +277,8 @@ fn actor(person: &Person) -> Actor {
 async fn carry_out(shared: &Shared, id: AuthId, back: Back, wanted: bool) -> Result<(), NotSignedIn> {
     let Back { person, refresh, until, .. } = back;
     let (actor, errand) = (actor(&person), Errand::Device(id));
+    let is_there = signed_in(shared, &person).is_some();
+    let refresh = refresh.filter(|token| !(token.is_kept && is_there)).map(|token| token.sealed);
     let what = match wanted {
         true => What::Enrol { id, person: Box::new(person), refresh, until },
         false => What::RejectRegistration { id },

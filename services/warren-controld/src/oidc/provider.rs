@@ -118,7 +118,7 @@ impl ProviderLink {
     }
 
     /// Where a person signs in. For a shell's check they must prove who they are now, whatever the provider remembers of them
-    /// (Core 1.0 §3.1.2.1), and nothing is kept for asking again.
+    /// (Core 1.0 §3.1.2.1), and no token is asked for: at some providers a new one takes away the one that is kept.
     pub(super) async fn login_url(&self, login: &Login, errand: Errand) -> Result<url::Url, VouchError> {
         let provider = self.discover().await?;
         let (mut scopes, mut extra) = (self.scopes.clone(), self.extra_params.clone());
@@ -126,6 +126,7 @@ impl ProviderLink {
         // §11). Those that do not know the scope give the token by ways of their own (`oidc_extra_params`).
         let is_device = matches!(errand, Errand::Device(_));
         if !is_device {
+            scopes.retain(|scope| scope != "offline_access");
             extra.retain(|(name, _)| name != "max_age");
             extra.push(("max_age".to_owned(), "0".to_owned()));
         }

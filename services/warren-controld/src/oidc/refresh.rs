@@ -74,6 +74,10 @@ async fn ask_about_all(
         match ask_about(shared, sign_in, row, user, shutdown.clone()).await {
             Ok(Some(reason)) => drop(kept.insert(due, reason)),
             Ok(None) => drop(kept.remove(&due)),
+            // About this token, in words of its own (Dex says invalid_request of one that it has forgotten).
+            Err(error @ VouchError::Tokens(TokensError::Refused(_))) => {
+                tracing::warn!(user = %due, %error, "the identity provider says nothing of somebody; they stay as they are");
+            }
             Err(error) => {
                 // Whatever it is, the next would meet it too.
                 tracing::warn!(%error, "the identity provider could not be asked again; sign-ins stay as they are");

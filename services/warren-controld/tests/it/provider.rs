@@ -51,6 +51,10 @@ pub struct State {
     pub named: Option<String>,
     /// Every refresh token is used once.
     pub rotates: bool,
+    /// A person has one refresh token: a new sign-in takes the one before away.
+    pub forgets: bool,
+    /// What it says of a refresh token that it does not know.
+    pub says_of_unknown: &'static str,
     /// The token endpoint decides at once and answers this much later.
     pub slow: std::time::Duration,
     codes: BTreeMap<String, Code>,
@@ -90,6 +94,8 @@ impl Provider {
             declines: None,
             named: None,
             rotates: true,
+            forgets: false,
+            says_of_unknown: "invalid_grant",
             slow: std::time::Duration::ZERO,
             codes: BTreeMap::new(),
             refresh: BTreeMap::new(),
@@ -147,6 +153,11 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Respons
 }
 
 impl State {
+    /// Every refresh token is gone.
+    pub fn forget(&mut self) {
+        self.refresh.clear();
+    }
+
     fn discovery(&self) -> Response<Body> {
         let at = |path: &str| format!("{}{path}", self.issuer);
         answer::json(&json!({
@@ -207,7 +218,7 @@ impl State {
             _ => {
                 let token = &form["refresh_token"];
                 let known = if self.rotates { self.refresh.remove(token) } else { self.refresh.get(token).cloned() };
-                let Some(known) = known else { return refuse("invalid_grant") };
+                let Some(known) = known else { return refuse(self.says_of_unknown) };
                 let subject = known["sub"].as_str().expect("a subject").to_owned();
                 if self.removed.contains(&subject) {
                     return refuse("invalid_grant");
@@ -216,6 +227,9 @@ impl State {
                 (if self.person["sub"] == known["sub"] { self.person.clone() } else { known }, None)
             }
         };
+        if self.forgets {
+            self.refresh.retain(|_, other| other["sub"] != person["sub"]);
+        }
         let refresh = self.word("refresh");
         self.refresh.insert(refresh.clone(), person.clone());
         let id = self.id_token(&person, nonce);

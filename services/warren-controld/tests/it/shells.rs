@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 use url::Url;
 use warren_api::admin::{CreateUser, ExpireNode};
 use warren_control::AuthId;
+use warren_controld::Overrides;
 use warren_wire::ssh::SshAction;
 
 use crate::browser::{Browser, Page};
@@ -11,7 +12,7 @@ use crate::client::Machine;
 use crate::doors::get;
 use crate::log;
 use crate::provider::{Provider, person};
-use crate::signing_in::{answer, both, enrol, refused};
+use crate::signing_in::{answer, both, enrol, refused, still_asked};
 use crate::world::{World, start};
 
 const POLICY: &str = r#"{
@@ -111,7 +112,11 @@ async fn a_check_that_is_refused_or_forged_lets_nobody_in() {
 
 /// Two devices of somebody who signs in: node 1 wants in at node 2.
 async fn two_signed_in() -> (Provider, World, Machine, Browser) {
-    let (provider, world) = both(|_| {}).await;
+    two_signed_in_with(|_| {}).await
+}
+
+async fn two_signed_in_with(change: impl FnOnce(&mut Overrides)) -> (Provider, World, Machine, Browser) {
+    let (provider, world) = both(change).await;
     let mut browser = Browser::default();
     enrol(&world, &mut browser, 1).await;
     let to = enrol(&world, &mut browser, 2).await.machine;
@@ -176,6 +181,23 @@ async fn somebody_elses_sign_in_is_refused_and_leaves_the_check_to_the_person() 
     refused(&eves.post(&question.url, &form).await, 400, "This sign-in was begun in another browser");
     let (action, _) = tokio::join!(ask(&to, &again), answer(&mut anns, &question, "add"));
     assert!(action.expect("an action").accept);
+}
+
+#[tokio::test]
+async fn a_sign_in_for_a_shell_takes_nobodys_token_away() {
+    let (provider, world, to, mut browser) = two_signed_in_with(|said| {
+        said.oidc_refresh = Some("1s".into());
+        // Not asked for even where the operator asks for it by hand.
+        said.oidc_scopes = Some(vec!["openid".into(), "email".into(), "offline_access".into()]);
+    })
+    .await;
+    provider.state().forgets = true;
+    let (_, id) = held(&ask(&to, FIRST).await.expect("an action"));
+    // This provider gives a token all the same.
+    let question = sign_in(&world, &mut browser, &id).await;
+    still_asked(&provider, &world).await;
+    answer(&mut browser, &question, "add").await;
+    still_asked(&provider, &world).await;
 }
 
 #[tokio::test]

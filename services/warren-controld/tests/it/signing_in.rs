@@ -422,6 +422,56 @@ async fn a_server_that_stops_while_the_provider_answers_keeps_the_new_token() {
 }
 
 #[tokio::test]
+async fn a_sign_in_that_comes_to_nothing_takes_nobodys_token_away() {
+    let (provider, world) = both(|said| said.oidc_refresh = Some("1s".into())).await;
+    provider.state().forgets = true;
+    let mut browser = Browser::default();
+    enrol(&world, &mut browser, 1).await;
+    for verdict in [Some("refuse"), None] {
+        let device = Device::new(&world, 2, "host-2").await;
+        let question = sign_in(&mut browser, &device).await;
+        if let Some(verdict) = verdict {
+            answer(&mut browser, &question, verdict).await;
+        }
+        still_asked(&provider, &world).await;
+    }
+    // A yes that comes after the next question to the provider: by then the token of this sign-in was exchanged.
+    let device = Device::new(&world, 2, "host-2").await;
+    let question = sign_in(&mut browser, &device).await;
+    still_asked(&provider, &world).await;
+    answer(&mut browser, &question, "add").await;
+    still_asked(&provider, &world).await;
+}
+
+/// Until the provider was asked again twice, and took both for good.
+pub async fn still_asked(provider: &Provider, world: &World) {
+    let questions = || provider.state().asked.iter().filter(|form| form["grant_type"] == "refresh_token").count();
+    let before = questions();
+    until("two more questions", async || {
+        assert!(!world.admin.nodes(None).await.expect("a list")[0].expired, "logged out");
+        questions() > before + 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_provider_says_of_one_token_keeps_nobody_else_from_being_asked_about() {
+    let (provider, world) = both(|said| said.oidc_refresh = Some("1s".into())).await;
+    enrol(&world, &mut Browser::default(), 1).await;
+    provider.state().says_of_unknown = "invalid_request";
+    provider.state().forget();
+    provider.state().person = person("43", "bob@example.net");
+    enrol(&world, &mut Browser::default(), 2).await;
+    provider.state().removed.insert("43".into());
+    until("the logout", async || {
+        let nodes = world.admin.nodes(None).await.expect("a list");
+        assert!(!nodes[0].expired, "of ann nothing was said");
+        nodes[1].expired
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn groups_that_the_token_leaves_out_come_from_userinfo() {
     let (provider, world) = both(|_| {}).await;
     provider.state().twist =
@@ -470,7 +520,7 @@ async fn a_device_may_have_to_wait_for_an_operator_after_the_person() {
 async fn a_wrong_client_secret_is_told_to_the_operator() {
     let (_provider, world) = both(|said| said.oidc_client_secret = Some(Secret::new("planted-wrong"))).await;
     let device = Device::new(&world, 1, "a").await;
-    refused(&sign_in(&mut Browser::default(), &device).await, 502, "The provider refused: invalid_client");
+    refused(&sign_in(&mut Browser::default(), &device).await, 502, "The provider refused this server: invalid_client");
 }
 
 #[tokio::test]
