@@ -287,13 +287,16 @@ fn number(text: &str, what: &str) -> Result<i64, RestError> {
     number.ok_or_else(|| RestError::Wrong(format!("{text:?} is not the number of a {what}")))
 }
 
-/// A person by decimal id or by name.
+/// A person by decimal id or by a name that they did not choose themselves.
 fn user_id(snapshot: &Snapshot, name_or_id: &str) -> Result<UserId, RestError> {
     let registry = snapshot.registry();
     let by_name = registry.user_by_name(name_or_id);
     let by_id = || registry.user(UserId(name_or_id.parse().ok()?));
     match by_name.or_else(by_id) {
-        Some(user) => Ok(user.id),
+        Some(user) => match shapes::user(user).not_meant_by_name().filter(|_| by_name.is_some()) {
+            Some(reason) => Err(Refusal::Conflict(reason).into()),
+            None => Ok(user.id),
+        },
         None => Err(Refusal::NotFound { kind: "user", name: name_or_id.to_owned() }.into()),
     }
 }

@@ -315,7 +315,10 @@ async fn users(client: &Client, command: &Users) -> Result<()> {
                 return print_json(&users);
             }
             let rows = users.iter().map(|user| {
-                let User { id, display_name, name, email, created_at, role, .. } = user.clone();
+                let User { id, display_name, mut name, email, created_at, role, self_named, .. } = user.clone();
+                if self_named {
+                    name.push_str(" (self-named)");
+                }
                 vec![id, display_name, name, email, date(created_at), role]
             });
             println!("{}", table::plain(&["ID", "Name", "Username", "Email", "Created", "Role"], rows));

@@ -68,7 +68,17 @@ async fn what_the_provider_claims_of_people_is_shown_and_a_name_of_their_choice_
     let device = signing_in::enrol(&world, &mut Browser::default(), 1).await;
     let mut maps = device.machine.stream().await;
     maps.until("a map without peers", |map| map.peers.is_empty()).await;
-    let shown = world.admin.user("alice").await.expect("there");
+    // Whoever came first may have taken the name of the alice whom the operator knows.
+    let refused = "user 1 chose the name alice at the identity provider and need not be the one you mean";
+    let by_key = CreateKey { user: "alice".into(), ..CreateKey::default() };
+    for error in [
+        world.admin.user("alice").await.expect_err("to give her a role"),
+        world.admin.create_key(&by_key).await.map(drop).expect_err("a key that lets in as her"),
+        world.admin.move_node("1", "alice").await.map(drop).expect_err("a device"),
+    ] {
+        assert!(error.to_string().starts_with(refused), "{error}");
+    }
+    let shown = world.admin.user("1").await.expect("by number");
     assert_eq!((shown.self_named, shown.groups.join(" ").as_str()), (true, "dev ops"));
     let again = world.admin.set_policy(policy).await.expect("the same");
     let warned = again.warnings.iter().any(|line| line.contains("users rename 1 alice"));

@@ -97,12 +97,16 @@ impl Client {
         Ok(self.get::<UsersAnswer>("user").await?.users)
     }
 
-    /// One person, by name or decimal id.
+    /// One person, by decimal id or by a name that an operator or the provider answers for.
     pub async fn user(&self, name_or_id: &str) -> Result<User, AdminError> {
         let by = if is_number(name_or_id) { "id" } else { "name" };
         let found: UsersAnswer = self.get(&format!("user?{by}={}", encode(name_or_id))).await?;
         let missing = || AdminError::Refused { status: 404, text: format!("no such user: {name_or_id}") };
-        found.users.into_iter().next().ok_or_else(missing)
+        let user = found.users.into_iter().next().ok_or_else(missing)?;
+        match user.not_meant_by_name().filter(|_| by == "name") {
+            Some(text) => Err(AdminError::Refused { status: 409, text }),
+            None => Ok(user),
+        }
     }
 
     /// Makes a person.

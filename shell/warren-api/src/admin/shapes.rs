@@ -47,6 +47,20 @@ pub struct User {
     pub groups: Vec<String>,
 }
 
+impl User {
+    /// Why an operator who says this name does not mean this person by it, if they chose it themselves: whoever came first
+    /// has it, and it need not be the one whom everybody knows by it.
+    pub fn not_meant_by_name(&self) -> Option<String> {
+        let Self { id, name, .. } = self;
+        self.self_named.then(|| {
+            format!(
+                "user {id} chose the name {name} at the identity provider and need not be the one you mean; if they are, say \
+                 {id} instead, or give them the name first: warren control users rename {id} {name}"
+            )
+        })
+    }
+}
+
 /// A device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -237,15 +237,15 @@ async fn node_words(standing: &Standing, socket: &Path, is_userspace: bool) -> R
     Ok(words)
 }
 
-/// The network's first person, made its owner if there is nobody yet.
+/// The number of the network's first person, made its owner if there is nobody yet.
 async fn user(operator: &admin::Client, wanted: &str) -> Result<String> {
     if let Some(user) = operator.users().await?.into_iter().next() {
-        return Ok(user.name);
+        return Ok(user.id);
     }
     let is_plain = !wanted.is_empty() && wanted.chars().all(|letter| letter.is_ascii_alphanumeric());
     let name = if is_plain { wanted } else { "me" };
     let made = operator.create_user(&CreateUser { name: name.to_owned(), ..CreateUser::default() }).await?;
-    Ok(operator.set_role(&made.id, "owner").await?.name)
+    Ok(operator.set_role(&made.id, "owner").await?.id)
 }
 
 async fn key(operator: &admin::Client, user: &str, reusable: bool, lifetime: Duration) -> Result<PreAuthKey> {
