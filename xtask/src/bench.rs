@@ -1,4 +1,5 @@
 //! `cargo xtask bench tunnel`: how fast a packet gets through, beside bare cables and other people's tunnels.
+//! `cargo xtask bench control`: what a control server needs for thousands of nodes.
 
 use std::path::PathBuf;
 
@@ -50,4 +51,10 @@ pub fn tunnel(words: &[&str]) -> Result<()> {
             .env("WARREN_BIN_DIR", &bin)
             .env("WARREN_BENCH_TOOLS", &tools),
     )
+}
+
+pub fn control(words: &[&str]) -> Result<()> {
+    sh::run(sh::cargo().args(["build", "--quiet", "--release", "-p", "warren", "-p", "warren-crowd"]))?;
+    let bin = sh::target_dir()?.join("release");
+    sh::run(std::process::Command::new(bin.join("warren-crowd")).args(words).env("WARREN_BIN_DIR", &bin))
 }

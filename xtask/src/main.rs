@@ -25,6 +25,8 @@ cargo xtask <task>
   control faults [--only N] the same for the control server and its store, and the random lives that hold them
   bench tunnel [--quick] [--json]
                             goodput, CPU per gigabyte, idle ping and memory of bare veth, Warren and other people's tunnels
+  bench control --nodes N [--visible M] [--db sqlite] [--json]
+                            simulated nodes at a control server: time to join, CPU, memory, time from a change to the last node
   floors                    dependencies go strictly down, and the pure floors stay pure
   map                       rewrites the diagram in docs/architecture.md from `cargo metadata`
   tidy                      formatting, lints, house rules
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["control", "faults", rest @ ..] => faults::run(faults::CONTROL, rest),
         ["lab", rest @ ..] => playground::run(rest),
         ["bench", "tunnel", rest @ ..] => bench::tunnel(rest),
+        ["bench", "control", rest @ ..] => bench::control(rest),
         ["floors"] => floors::check(),
         ["map"] => floors::write_map(),
         ["tidy"] => tidy::check(),

@@ -13,6 +13,7 @@ use crate::clones::ChannelId;
 use crate::command::{Command, What};
 use crate::dns;
 use crate::event::{Event, Impact, impact};
+use crate::gap::Gaps;
 use crate::offers::{Offered, Questions};
 use crate::operator_nodes::is_due;
 use crate::pending::{AuthId, Pending, Waiting};
@@ -25,6 +26,7 @@ use crate::routes::{self, Serving};
 use crate::rows::{Node, Revision, Rows, SoftRow};
 use crate::services;
 use crate::settings::Settings;
+use crate::shown::{Pages, Shown};
 use crate::snapshot::{Snapshot, Touched, Turn};
 use crate::staged::{Batch, Draft};
 use crate::table::Table;
@@ -282,15 +284,16 @@ impl Control {
             self.stale_reach |= self.has_other_posture(node);
             let before = picture.records.get(&node).cloned();
             let after = self.record(node);
-            if before.as_deref() == after.as_deref() {
+            if before.as_deref().map(|before| &**before) == after.as_ref() {
                 continue;
             }
-            match after {
+            match after.and_then(Shown::new) {
                 Some(record) => picture.records.insert(node, record),
                 None => picture.records.remove(&node),
             };
             nodes.push(Touched { node, before });
         }
+        picture.pages.renew(&picture.records, nodes.iter().map(|touched| touched.node));
         if std::mem::take(&mut self.stale_reach) {
             picture.reach = Reach::new(&self.state.policy, &picture.registry, &picture.known);
             picture.reach_seq = picture.seq;
@@ -425,10 +428,10 @@ impl Control {
         self.routers.set(node, duties, present.is_some_and(|present| present.online))
     }
 
-    fn record(&self, node: NodeId) -> Option<Arc<warren_wire::Node>> {
+    fn record(&self, node: NodeId) -> Option<warren_wire::Node> {
         let row = self.state.registry.node(node)?;
         let present = self.presence.get(node).map(|present| &**present);
-        records::peer_record(row, present, &self.settings).map(Arc::new)
+        records::peer_record(row, present, &self.settings)
     }
 
     /// Notes what an event makes stale, and what presence must do about it.
@@ -474,8 +477,8 @@ fn first_picture(settings: &Arc<Settings>, state: &Draft, presence: &Presence, s
     let mut records = Table::default();
     for node in state.registry.nodes() {
         let present = presence.get(node.id).map(|present| &**present);
-        if let Some(record) = records::peer_record(node, present, settings) {
-            records.insert(node.id, Arc::new(record));
+        if let Some(record) = records::peer_record(node, present, settings).and_then(Shown::new) {
+            records.insert(node.id, record);
         }
     }
     Snapshot {
@@ -483,6 +486,7 @@ fn first_picture(settings: &Arc<Settings>, state: &Draft, presence: &Presence, s
         settings: Arc::clone(settings),
         registry: state.registry.clone(),
         known: presence.known(),
+        pages: Pages::of(&records),
         records,
         reach: Reach::new(&state.policy, &state.registry, &presence.known()),
         reach_seq: 1,
@@ -491,5 +495,6 @@ fn first_picture(settings: &Arc<Settings>, state: &Draft, presence: &Presence, s
         relay_map: Arc::new(settings.relay_map.clone()),
         dns: Arc::new(dns::config(settings)),
         turns: VecDeque::from([Arc::new(Turn { seq: 1, nodes: Vec::new(), users: Vec::new() })]),
+        gaps: Gaps::default(),
     }
 }

@@ -24,6 +24,16 @@ impl NodeSet {
         self.words[word] |= bit;
     }
 
+    /// The members among the 64 nodes from `64 * page` on, a bit each.
+    pub(crate) fn page(&self, page: usize) -> u64 {
+        self.words.get(page).copied().unwrap_or_default()
+    }
+
+    /// How many pages ([`NodeSet::page`]) have members at most.
+    pub(crate) fn pages(&self) -> usize {
+        self.words.len()
+    }
+
     /// All members in order.
     pub fn iter(&self) -> impl Iterator<Item = NodeId> {
         self.words.iter().enumerate().flat_map(|(index, word)| members(index, *word))
@@ -54,7 +64,7 @@ fn place(node: NodeId) -> (usize, u64) {
     (number / 64, 1 << (number % 64))
 }
 
-fn members(index: usize, word: u64) -> impl Iterator<Item = NodeId> {
+pub(crate) fn members(index: usize, word: u64) -> impl Iterator<Item = NodeId> {
     (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| NodeId((index * 64 + bit) as i64))
 }
 

@@ -17,6 +17,7 @@ use crate::attributes::AttributeValue;
 use crate::command::Refusal;
 use crate::dns;
 use crate::extra::Extra;
+use crate::gap::{Gap, Gaps};
 use crate::health::{self, Messages};
 use crate::node_set::NodeSet;
 use crate::presence::{self, Present};
@@ -26,6 +27,7 @@ use crate::routes::{Served, Serving};
 use crate::rows::{Node, Service, ServiceId};
 use crate::services;
 use crate::settings::Settings;
+use crate::shown::{Pages, Records, Shown};
 use crate::table::Table;
 use crate::visibility::{self, Reach};
 
@@ -38,7 +40,9 @@ pub struct Snapshot {
     pub(crate) registry: Registry,
     pub(crate) known: Table<NodeId, Arc<Present>>,
     /// Each node as its peers see it.
-    pub(crate) records: Table<NodeId, Arc<WireNode>>,
+    pub(crate) records: Records,
+    /// The same, for maps that show many of them.
+    pub(crate) pages: Pages,
     pub(crate) reach: Reach,
     /// The picture in which who sees whom, or what filters say, may have changed last.
     pub(crate) reach_seq: u64,
@@ -49,6 +53,8 @@ pub struct Snapshot {
     pub(crate) dns: Arc<DnsConfig>,
     /// What the last pictures changed, oldest first, without gaps, the last being this one's.
     pub(crate) turns: VecDeque<Arc<Turn>>,
+    /// What of them sessions have asked for.
+    pub(crate) gaps: Gaps,
 }
 
 /// What one picture changed.
@@ -64,7 +70,7 @@ pub(crate) struct Turn {
 #[derive(Debug)]
 pub(crate) struct Touched {
     pub(crate) node: NodeId,
-    pub(crate) before: Option<Arc<WireNode>>,
+    pub(crate) before: Option<Arc<Shown>>,
 }
 
 /// Why a node's map cannot be made. Its session keeps the last good one and says so in health.
@@ -76,6 +82,9 @@ pub enum MapError {
     /// Its own full name does not fit into DNS.
     #[error("node {0}: its full name is too long")]
     NameTooLong(NodeId),
+    /// JSON cannot say it.
+    #[error("node {0}: its map cannot be written")]
+    Unwritable(NodeId),
 }
 
 impl Snapshot {
@@ -226,18 +235,27 @@ impl Snapshot {
         };
         let peers: BTreeMap<NodeId, WireNode> = visible.iter().filter(|peer| *peer != node).filter_map(shown).collect();
         let owners = peers.values().map(|peer| peer.user).chain([me.user]);
-        Ok(NetMap {
-            profiles: self.profiles(owners),
-            self_node: WireNode::clone(&me),
-            peers,
+        let profiles = self.profiles(owners);
+        Ok(NetMap { profiles, peers, ..self.map_without_peers(node, &me, &self.filter_of(node)) })
+    }
+
+    /// What a node is told beside its peers and their owners.
+    pub(crate) fn map_without_peers(&self, node: NodeId, me: &WireNode, rules: &[FilterRule]) -> NetMap {
+        NetMap {
+            self_node: me.clone(),
             relay_map: RelayMap::clone(&self.relay_map),
             dns: DnsConfig::clone(&self.dns_for(node)),
             ssh_policy: self.ssh_policy_for(node),
             domain: self.settings.domain.clone(),
-            filters: filters(&self.filter_of(node)),
+            filters: filters(rules),
             display_messages: self.messages_for(node),
             ..NetMap::default()
-        })
+        }
+    }
+
+    /// What happened after the picture `seq`; `None`: that is forgotten.
+    pub(crate) fn gap_since(&self, seq: u64) -> Option<Arc<Gap>> {
+        self.gaps.since(self, seq)
     }
 
     /// What is wrong with a policy (the error: why it would be refused), without putting it in force.

@@ -136,6 +136,11 @@ impl<K: Paged, V: Clone> Table<K, V> {
         Some(old)
     }
 
+    /// The rows of one page, in order.
+    pub(crate) fn page(&self, number: u64) -> impl Iterator<Item = (&K, &V)> {
+        self.pages.get(&number).into_iter().flat_map(|page| page.iter())
+    }
+
     /// All rows; in the order of their keys where pages are (ids and public keys).
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.pages.values().flat_map(|page| page.iter())

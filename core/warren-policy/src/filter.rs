@@ -4,6 +4,7 @@
 //! tools compare it: rules in the order of the policy; those about packets with the same sources and protocol become one
 //! at the place of the first; then each node keeps of it what concerns that node.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -43,8 +44,7 @@ impl Compiled {
                 }
             }
         }
-        filter.merged.rules.retain(|rule| !rule.dst_ports.is_empty() || !rule.cap_grant.is_empty());
-        filter.merged.rules
+        filter.merged.finish()
     }
 }
 
@@ -53,12 +53,12 @@ struct Filter<'c> {
     compiled: &'c Compiled,
     place: usize,
     facts: &'c NodeFacts,
-    merged: Merged,
+    merged: Merged<'c>,
 }
 
-impl Filter<'_> {
+impl<'c> Filter<'c> {
     /// All of a rule but `autogroup:self`.
-    fn add(&mut self, rule: &Rule, resolved: &Resolved) {
+    fn add(&mut self, rule: &Rule, resolved: &'c Resolved) {
         let sources = &self.compiled.sources[resolved.sources];
         let means_something = resolved.destinations.iter().any(Destination::is_something);
         if means_something && !sources.texts.is_empty() {
@@ -73,18 +73,18 @@ impl Filter<'_> {
             return;
         }
         let holders = resolved.destinations.iter().map(|to| self.facts.holds(self.place, to)).collect();
-        self.merged.add_caps(sources.texts.clone(), holders, rule.app.clone());
+        self.merged.add_caps(Cow::Borrowed(&sources.texts), holders, rule.app.clone());
         for companion in companions(&rule.app) {
             let holder = self.facts.holds_as_source(sources);
             let from: Vec<String> = resolved.destinations.iter().flat_map(|to| self.sources_of(to)).collect();
             if !from.is_empty() {
-                self.merged.add_caps(each_once(from), vec![holder], companion);
+                self.merged.add_caps(Cow::Owned(each_once(from)), vec![holder], companion);
             }
         }
     }
 
     /// `autogroup:self`: both ends are devices of this node's owner.
-    fn add_own(&mut self, rule: &Rule, own: &Own, from: &OwnSources) {
+    fn add_own(&mut self, rule: &Rule, own: &'c Own, from: &'c OwnSources) {
         let addresses = own_addresses(self.facts);
         for access in &rule.access {
             self.merged.add_ports(from.key, &from.texts, access, &addresses);
@@ -92,10 +92,10 @@ impl Filter<'_> {
         if rule.app.is_empty() {
             return;
         }
-        self.merged.add_caps(from.texts.clone(), vec![own_hosts(self.facts)], rule.app.clone());
+        self.merged.add_caps(Cow::Borrowed(&from.texts), vec![own_hosts(self.facts)], rule.app.clone());
         if from.places.contains(&self.place) {
             for companion in companions(&rule.app) {
-                self.merged.add_caps(own.texts.clone(), vec![own_hosts(self.facts)], companion);
+                self.merged.add_caps(Cow::Borrowed(&own.texts), vec![own_hosts(self.facts)], companion);
             }
         }
     }
@@ -241,36 +241,47 @@ fn own_hosts(facts: &NodeFacts) -> Vec<Prefix> {
 
 /// Rules in the order in which their sources first appear in the policy.
 #[derive(Default)]
-struct Merged {
+struct Merged<'c> {
     places: BTreeMap<(usize, Option<Protocol>), usize>,
-    rules: Vec<FilterRule>,
+    rules: Vec<Merging<'c>>,
 }
 
-impl Merged {
+/// A rule without its sources, which are many, and copied only if it stays.
+struct Merging<'c> {
+    sources: Cow<'c, [String]>,
+    rule: FilterRule,
+}
+
+impl<'c> Merged<'c> {
     /// Also where nothing concerns this node: the reference merges before it reduces, so the place counts.
-    fn add_ports(&mut self, key: usize, sources: &[String], access: &Access, destinations: &[String]) {
+    fn add_ports(&mut self, key: usize, sources: &'c [String], access: &Access, destinations: &[String]) {
         let place = *self.places.entry((key, access.protocol)).or_insert_with(|| {
-            self.rules.push(FilterRule {
-                src_ips: sources.to_vec(),
-                ip_proto: access.protocol.iter().map(|protocol| i64::from(protocol.0)).collect(),
-                ..FilterRule::default()
-            });
+            let ip_proto = access.protocol.iter().map(|protocol| i64::from(protocol.0)).collect();
+            let rule = FilterRule { ip_proto, ..FilterRule::default() };
+            self.rules.push(Merging { sources: Cow::Borrowed(sources), rule });
             self.rules.len() - 1
         });
         for ip in destinations {
             let entries = access.ports.iter().map(|range| NetPortRange { ip: ip.clone(), bits: None, ports: *range });
-            self.rules[place].dst_ports.extend(entries);
+            self.rules[place].rule.dst_ports.extend(entries);
         }
     }
 
     /// Never merged. `holders`: for each destination the prefixes of this node at which it gives the capabilities.
-    fn add_caps(&mut self, sources: Vec<String>, holders: Vec<Vec<Prefix>>, caps: CapMap) {
+    fn add_caps(&mut self, sources: Cow<'c, [String]>, holders: Vec<Vec<Prefix>>, caps: CapMap) {
         let grant = |mut dsts: Vec<Prefix>| {
             dsts.sort_unstable();
             dsts.dedup();
             CapGrant { dsts, caps: Vec::new(), cap_map: caps.clone() }
         };
         let cap_grant = holders.into_iter().filter(|holder| !holder.is_empty()).map(grant).collect();
-        self.rules.push(FilterRule { src_ips: sources, cap_grant, ..FilterRule::default() });
+        self.rules.push(Merging { sources, rule: FilterRule { cap_grant, ..FilterRule::default() } });
+    }
+
+    /// The rules that do something at this node.
+    fn finish(self) -> Vec<FilterRule> {
+        let stays = |merging: &Merging<'_>| !merging.rule.dst_ports.is_empty() || !merging.rule.cap_grant.is_empty();
+        let whole = |merging: Merging<'_>| FilterRule { src_ips: merging.sources.into_owned(), ..merging.rule };
+        self.rules.into_iter().filter(stays).map(whole).collect()
     }
 }

@@ -7,6 +7,7 @@
 //! | [`Node`], [`Hostinfo`], [`RelayMap`], [`DnsConfig`], [`FilterRule`] … | what they carry |
 //! | [`netmap`] | what a stream of map responses means: [`netmap::fold`], and its inverse [`netmap::diff`] |
 //! | [`framing`] | how messages lie in the stream |
+//! | [`Message`] | a map response whose large parts were written before, and are shared |
 //! | [`NodeName`] | names that need no escape anywhere |
 //!
 //! This is the only crate that knows the JSON of the control protocol. What it writes satisfies both the stock client
@@ -34,6 +35,7 @@ mod relay_map;
 mod services;
 pub mod ssh;
 mod users;
+mod written;
 
 pub use capability::{CapMap, CapabilityVersion, cap};
 pub use dns_config::{DnsConfig, DnsRecord, Resolver};
@@ -51,3 +53,4 @@ pub use register::{AuthKey, LOGOUT_EXPIRY, RegisterAuth, RegisterRequest, Regist
 pub use relay_map::{HomeParams, HomeParamsUpdate, RelayMap, RelayMapUpdate, RelayNode, RelayRegion};
 pub use services::{ServiceDetails, VipService, VipServices};
 pub use users::{Login, User, UserProfile};
+pub use written::{Lists, Message, Piece, Written};

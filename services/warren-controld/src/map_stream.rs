@@ -9,12 +9,14 @@
 //! A stream's task owns its session and one slot for an outgoing frame. A client that does not read fills the slot and
 //! then only its own task waits; when it reads again, it gets the difference to the newest picture.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
@@ -23,7 +25,8 @@ use tokio::time::Instant;
 use warren_control::{Next, Session};
 use warren_crypto::Random;
 use warren_io::answer::{self, Body};
-use warren_wire::{MapRequest, MapResponse, NodeId, framing};
+use warren_wire::{Lists, MapRequest, MapResponse, Message, NodeId, Piece, framing};
+use zstd::bulk::Compressor;
 
 use crate::clock;
 use crate::noise_endpoint::Machine;
@@ -78,7 +81,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, mach
 
 async fn once(shared: &Shared, mut session: Session, coding: Coding) -> Response<Body> {
     match first_frame(&mut session, shared, coding).await {
-        Ok(frame) => Response::new(answer::full(frame)),
+        Ok(frame) => Response::new(answer::full(frame.concat())),
         Err(response) => *response,
     }
 }
@@ -110,13 +113,13 @@ async fn stream(
         feed(shared, session, frames, coding, random).await;
         drop((guard, machine.busy));
     });
-    Response::new(Frames(body).boxed_unsync())
+    Response::new(Frames(VecDeque::new(), body).boxed_unsync())
 }
 
-async fn first_frame(session: &mut Session, shared: &Shared, coding: Coding) -> Result<Bytes, Box<Response<Body>>> {
+async fn first_frame(session: &mut Session, shared: &Shared, coding: Coding) -> Result<Packed, Box<Response<Body>>> {
     let snapshot = shared.registry.snapshot();
     let response = match session.next(&snapshot, clock::wall()) {
-        Next::Map(map) => return encode(*map, coding).await.map_err(|error| Box::new(lost(&error))),
+        Next::Map(map) => return encode(shared, map, coding).await.map_err(|error| Box::new(lost(&error))),
         Next::Gone => answer::text(StatusCode::NOT_FOUND, "node not found"),
         Next::Failed(error, _) => lost(&error),
         Next::Last(_) | Next::Nothing => lost(&"a new session had nothing to say"),
@@ -133,7 +136,7 @@ fn lost(error: &dyn std::fmt::Display) -> Response<Body> {
 async fn feed(
     shared: Arc<Shared>,
     mut session: Session,
-    frames: mpsc::Sender<Bytes>,
+    frames: mpsc::Sender<Packed>,
     coding: Coding,
     mut random: Random,
 ) {
@@ -158,25 +161,25 @@ async fn feed(
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
                 match session.next(&snapshot, clock::wall()) {
                     Next::Nothing => continue,
-                    Next::Map(map) => encode(*map, coding).await,
+                    Next::Map(map) => encode(&shared, map, coding).await,
                     Next::Last(map) => {
                         is_last = true;
-                        encode(*map, coding).await
+                        encode(&shared, map, coding).await
                     }
                     Next::Gone => break,
                     Next::Failed(error, words) => {
                         // The client keeps the map that it has, and is told so once.
                         let Some(words) = words else { continue };
                         tracing::error!(node = %session.node(), %error, "a map could not be made");
-                        encode(*words, coding).await
+                        encode(&shared, words, coding).await
                     }
                 }
             }
             Some(question) = line.next() => {
-                encode(MapResponse { ping_request: Some(question), ..MapResponse::default() }, coding).await
+                say(MapResponse { ping_request: Some(question), ..MapResponse::default() }, coding)
             }
             () = tokio::time::sleep_until(keep_alive_at) => {
-                encode(MapResponse { keep_alive: true, ..MapResponse::default() }, coding).await
+                say(MapResponse { keep_alive: true, ..MapResponse::default() }, coding)
             }
         };
         let frame = match frame {
@@ -211,34 +214,82 @@ enum EncodeError {
     Length(usize),
 }
 
-/// From here on, encoding is work for a thread that may be held up.
-const LARGE: usize = 50;
+/// From here on, encoding is work for a thread that may be held up. Bytes of JSON.
+const LARGE: usize = 64 << 10;
 
-async fn encode(map: MapResponse, coding: Coding) -> Result<Bytes, EncodeError> {
-    if map.peers.len() + map.peers_changed.len() < LARGE {
-        return encode_now(&map, coding);
+/// One message as it lies in the stream, in parts that other streams may share.
+struct Packed(VecDeque<Bytes>);
+
+impl Packed {
+    fn concat(self) -> Bytes {
+        Vec::from(self.0).concat().into()
     }
-    match tokio::task::spawn_blocking(move || encode_now(&map, coding)).await {
+}
+
+/// A small message that no session makes.
+fn say(response: MapResponse, coding: Coding) -> Result<Packed, EncodeError> {
+    encode_now(&Message::new(response, &Lists::default())?, coding)
+}
+
+async fn encode(shared: &Shared, message: Message, coding: Coding) -> Result<Packed, EncodeError> {
+    if message.unpacked_bytes() < LARGE {
+        return encode_now(&message, coding);
+    }
+    // Few at a time: each such thread has a compressor of its own.
+    let place = Arc::clone(&shared.packers).acquire_owned().await.map_err(std::io::Error::other)?;
+    let encoded = tokio::task::spawn_blocking(move || {
+        let encoded = encode_now(&message, coding);
+        drop(place);
+        encoded
+    });
+    match encoded.await {
         Ok(frame) => frame,
         Err(error) => Err(std::io::Error::other(error).into()),
     }
 }
 
-fn encode_now(map: &MapResponse, coding: Coding) -> Result<Bytes, EncodeError> {
-    let json = serde_json::to_vec(map)?;
-    let body = match coding {
-        Coding::Plain => json,
-        Coding::Zstd => zstd::bulk::compress(&json, ZSTD_LEVEL)?,
-    };
-    let header = framing::encode_len(body.len()).ok_or(EncodeError::Length(body.len()))?;
-    let mut frame = BytesMut::with_capacity(header.len() + body.len());
-    frame.put_slice(&header);
-    frame.put_slice(&body);
-    Ok(frame.freeze())
+fn encode_now(message: &Message, coding: Coding) -> Result<Packed, EncodeError> {
+    let mut parts = VecDeque::with_capacity(message.pieces().len() + 1);
+    match coding {
+        Coding::Plain => parts.push_back(message.text().into()),
+        Coding::Zstd => {
+            for piece in message.pieces() {
+                parts.push_back(match piece {
+                    Piece::Own(text) => pack(text)?.into(),
+                    Piece::Shared { written, after_comma } => Bytes::from_owner(written.packed(*after_comma, pack)?),
+                });
+            }
+        }
+    }
+    let length = parts.iter().map(Bytes::len).sum();
+    let header = framing::encode_len(length).ok_or(EncodeError::Length(length))?;
+    // Mostly the first part is small and this message's own.
+    match parts.front_mut().filter(|first| first.len() < LARGE) {
+        Some(first) => *first = [&header, &first[..]].concat().into(),
+        None => parts.push_front(Bytes::copy_from_slice(&header)),
+    }
+    Ok(Packed(parts))
 }
 
-/// A response body that is fed by a task.
-struct Frames(mpsc::Receiver<Bytes>);
+/// A zstd frame of its own; a message may be several (control-protocol.md §6.3).
+fn pack(text: &[u8]) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        // To make one costs as much as to compress some hundred kilobytes.
+        static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    }
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let mut compressor = match kept.take() {
+            Some(compressor) => compressor,
+            None => Compressor::new(ZSTD_LEVEL)?,
+        };
+        let packed = compressor.compress(text);
+        *kept = Some(compressor);
+        packed
+    })
+}
+
+/// A response body that is fed by a task: what is left of one message, and those after it.
+struct Frames(VecDeque<Bytes>, mpsc::Receiver<Packed>);
 
 impl hyper::body::Body for Frames {
     type Data = Bytes;
@@ -248,23 +299,54 @@ impl hyper::body::Body for Frames {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        self.0.poll_recv(cx).map(|frame| frame.map(|bytes| Ok(Frame::data(bytes))))
+        loop {
+            if let Some(part) = self.0.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(part))));
+            }
+            match ready!(self.1.poll_recv(cx)) {
+                Some(Packed(parts)) => self.0 = parts,
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use warren_wire::{Node, Written};
+
     use super::*;
+
+    fn read(packed: Packed) -> Vec<u8> {
+        let mut decoder = framing::Decoder::new(1 << 20);
+        decoder.push(&packed.concat());
+        let body = decoder.pull().expect("one frame").expect("whole");
+        assert!(decoder.pull().expect("nothing more").is_none());
+        body
+    }
 
     #[test]
     fn frames_say_their_length_and_hold_what_was_asked_for() {
-        let map = MapResponse { keep_alive: true, ..MapResponse::default() };
-        let plain = encode_now(&map, Coding::Plain).expect("small");
-        assert_eq!(&plain[..], b"\x12\0\0\0{\"KeepAlive\":true}", "control-protocol.md A.2");
-        let packed = encode_now(&map, Coding::Zstd).expect("small");
-        let mut decoder = framing::Decoder::new(1000);
-        decoder.push(&packed);
-        let body = decoder.pull().expect("one frame").expect("whole");
+        let alive = || MapResponse { keep_alive: true, ..MapResponse::default() };
+        let plain = say(alive(), Coding::Plain).expect("small");
+        assert_eq!(&plain.concat()[..], b"\x12\0\0\0{\"KeepAlive\":true}", "control-protocol.md A.2");
+        let body = read(say(alive(), Coding::Zstd).expect("small"));
         assert_eq!(zstd::bulk::decompress(&body, 100).expect("zstd"), br#"{"KeepAlive":true}"#);
+    }
+
+    #[test]
+    fn a_message_of_shared_pages_is_one_frame_that_reads_as_its_text() {
+        let peer = |id| Node { id: NodeId(id), name: format!("n{id}.mesh."), ..Node::default() };
+        let records: Vec<Written> = (1..=300).map(|id| Written::member(&peer(id)).expect("plain data")).collect();
+        let pages = records.chunks(64).filter_map(Written::page).map(Arc::new).collect();
+        let own = MapResponse { domain: "mesh".to_owned(), ..MapResponse::default() };
+        let message = Message::new(own, &Lists { peers: pages, ..Lists::default() }).expect("plain data");
+        assert_eq!(read(encode_now(&message, Coding::Plain).expect("plain")), message.text());
+        for _ in 0..2 {
+            let body = read(encode_now(&message, Coding::Zstd).expect("zstd"));
+            assert_eq!(zstd::stream::decode_all(&body[..]).expect("several frames"), message.text());
+        }
+        assert!(message.unpacked_bytes() < 100, "pages are packed once");
+        assert_eq!(message.response().expect("JSON").peers.len(), 300);
     }
 }

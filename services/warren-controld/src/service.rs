@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) ssh_checks: SshChecks,
     /// How often nodes change facts about themselves.
     pub(crate) attribute_turns: Turns,
+    /// Places of those who compress much at once.
+    pub(crate) packers: Arc<tokio::sync::Semaphore>,
     /// The number of the next Noise channel.
     pub(crate) next_channel: AtomicU64,
     /// Control channels that came to nothing.
@@ -193,6 +195,7 @@ impl Service {
                 bells: Bells::default(),
                 ssh_checks: SshChecks::default(),
                 attribute_turns: Turns::default(),
+                packers: Arc::new(tokio::sync::Semaphore::new(cores())),
                 next_channel: AtomicU64::new(1),
                 dropped: Arc::default(),
                 keep_alive: config.keep_alive_interval,
@@ -437,6 +440,10 @@ async fn health(shared: Arc<Shared>, _request: Request<Incoming>) -> Response<Bo
 
 fn version() -> Response<Body> {
     answer::json(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "product": "warren" }))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
 }
 
 /// The folder of a socket is nobody else's: mode 0700 if we make it, as it is if it was there.

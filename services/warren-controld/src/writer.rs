@@ -24,6 +24,16 @@ use crate::registry::{CommandError, Input, Job, WriterEnds};
 /// At most forty pictures a second: every session looks at every one.
 const BETWEEN_PICTURES: Duration = Duration::from_millis(25);
 
+/// For each that looks, so much longer: a wave of changes is told in fewer, larger messages the more there are to tell.
+const FOR_EACH_SESSION: Duration = Duration::from_micros(20);
+
+/// A picture that took long to make is not made again before this many times as long: a wave of joins under a large
+/// policy must not keep the writer from everything else.
+const FOR_ITS_COST: u32 = 4;
+
+/// But never longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
 /// Most inputs in one batch, so that answers do not wait for an endless wave.
 const LARGEST_BATCH: usize = 1024;
 
@@ -51,7 +61,8 @@ pub(crate) struct Writer {
     /// Soft facts that the database has not taken yet.
     unsaved: Vec<SoftRow>,
     save_soft_at: Option<Instant>,
-    last_picture: Instant,
+    /// When the next picture may be made.
+    picture_due: Instant,
 }
 
 /// What one turn of the loop has gathered.
@@ -72,7 +83,7 @@ impl Writer {
             held: HeldRequests::default(),
             unsaved: Vec::new(),
             save_soft_at: None,
-            last_picture: clock::now(),
+            picture_due: clock::now(),
         }
     }
 
@@ -91,9 +102,8 @@ impl Writer {
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
             // Never in the way of the first after a pause; under load, the longer wait makes the larger batch.
-            let picture_due = self.last_picture + BETWEEN_PICTURES;
-            if picture_due > clock::now() {
-                tokio::time::sleep_until(picture_due.into()).await;
+            if self.picture_due > clock::now() {
+                tokio::time::sleep_until(self.picture_due.into()).await;
             }
             while turn.count < LARGEST_BATCH
                 && let Ok((input, _)) = self.ends.inputs.try_recv()
@@ -173,9 +183,11 @@ impl Writer {
         if !jobs.is_empty() {
             (answers, settled) = self.decide_and_commit(jobs).await?;
         }
+        let begun = clock::now();
         if let Some(picture) = self.control.publish() {
             self.ends.snapshots.send_replace(picture);
-            self.last_picture = clock::now();
+            let made = clock::now();
+            self.picture_due = made + pause_after(made - begun, self.ends.snapshots.receiver_count());
         }
         self.ends.pending.send_if_modified(|known| {
             let pending = self.control.pending();
@@ -294,9 +306,30 @@ impl Writer {
     }
 }
 
+/// How long after a picture that took `cost` the next may be made, with so many who look at it.
+fn pause_after(cost: Duration, sessions: usize) -> Duration {
+    let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
+    let wished = BETWEEN_PICTURES.max(FOR_EACH_SESSION.saturating_mul(sessions)).max(cost.saturating_mul(FOR_ITS_COST));
+    wished.min(LONGEST_PAUSE)
+}
+
 fn settled_by(event: &Event) -> Option<AuthId> {
     match event {
         Event::RegistrationSettled(id) => Some(*id),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_come_slower_the_more_they_cost_and_the_more_look_but_they_come() {
+        let milliseconds = Duration::from_millis;
+        assert_eq!(pause_after(milliseconds(1), 10), milliseconds(25));
+        assert_eq!(pause_after(milliseconds(1), 5_000), milliseconds(100));
+        assert_eq!(pause_after(milliseconds(50), 5_000), milliseconds(200));
+        assert_eq!(pause_after(milliseconds(900), usize::MAX), LONGEST_PAUSE);
     }
 }

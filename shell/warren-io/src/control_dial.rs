@@ -12,7 +12,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use futures_util::stream::FuturesUnordered;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use url::{Host, Url};
 use warren_crypto::channel::Initiator;
 use warren_crypto::{MachinePublic, MachineSecret, Random};
@@ -73,6 +73,8 @@ pub struct DialOptions {
     pub tls_only: bool,
     /// Trust for TLS; `None`: the system's roots.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The address of ours to connect from; `None`: the system's choice. Only destinations of its family are reached then.
+    pub source: Option<IpAddr>,
 }
 
 /// Why the control server was not reached.
@@ -168,7 +170,7 @@ pub async fn dial_control(
         let plan = &plan;
         async move {
             let place = plan.place(port);
-            let io = connect(&plan.host, port, tls.then_some(options))
+            let io = connect(&plan.host, port, tls.then_some(options), options.source)
                 .await
                 .map_err(|source| DialError::Connect { place: place.clone(), source })?;
             let (initiator, initiation) = Initiator::new(machine, &server, version, &mut random)
@@ -276,7 +278,7 @@ pub async fn fetch_server_key(url: &Url, version: u16, options: &DialOptions) ->
     let port = url.port_or_known_default().unwrap_or(if tls { 443 } else { 80 });
     let place = plan.place(port);
     let fetch = async {
-        let io = connect(&plan.host, port, tls.then_some(options))
+        let io = connect(&plan.host, port, tls.then_some(options), options.source)
             .await
             .map_err(|source| FetchKeyError::Connect { place: place.clone(), source })?;
         let http =
@@ -354,8 +356,9 @@ pub(crate) async fn connect(
     host: &Host<String>,
     port: u16,
     by_tls: Option<&DialOptions>,
+    source: Option<IpAddr>,
 ) -> io::Result<Box<dyn Duplex>> {
-    let tcp = connect_tcp(host, port).await?;
+    let tcp = connect_tcp(host, port, source).await?;
     dialled_tcp::prepare(&tcp);
     let Some(options) = by_tls else { return Ok(Box::new(tcp)) };
     let config = match &options.tls {
@@ -368,7 +371,7 @@ pub(crate) async fn connect(
 }
 
 /// Tries the addresses of a name one after the other, each a little later than the one before, families in turn.
-async fn connect_tcp(host: &Host<String>, port: u16) -> io::Result<TcpStream> {
+async fn connect_tcp(host: &Host<String>, port: u16, source: Option<IpAddr>) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = match host {
         Host::Ipv4(v4) => vec![(*v4, port).into()],
         Host::Ipv6(v6) => vec![(*v6, port).into()],
@@ -379,7 +382,7 @@ async fn connect_tcp(host: &Host<String>, port: u16) -> io::Result<TcpStream> {
     let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     loop {
         match waiting.next() {
-            Some(address) => trying.push(TcpStream::connect(address)),
+            Some(address) => trying.push(connect_from(source, address)),
             None if trying.is_empty() => return Err(last_error),
             None => {}
         }
@@ -394,6 +397,13 @@ async fn connect_tcp(host: &Host<String>, port: u16) -> io::Result<TcpStream> {
             () = pause => {}
         }
     }
+}
+
+async fn connect_from(source: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let Some(source) = source else { return TcpStream::connect(address).await };
+    let socket = if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.bind(SocketAddr::new(source, 0))?;
+    socket.connect(address).await
 }
 
 /// The resolver's order, with families taking turns (RFC 8305 §4).

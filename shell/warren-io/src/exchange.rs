@@ -114,9 +114,9 @@ pub async fn exchange(
     request.headers_mut().entry(HOST).or_insert(named);
     let target = request.uri().path_and_query().cloned();
     *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
-    let options = DialOptions { tls_only: false, tls: tls.cloned() };
+    let options = DialOptions { tls: tls.cloned(), ..DialOptions::default() };
     let exchange = async {
-        let io = connect(&host, port, by_tls.then_some(&options))
+        let io = connect(&host, port, by_tls.then_some(&options), None)
             .await
             .map_err(|source| ExchangeError::Connect { place: place.clone(), source })?;
         let broken =

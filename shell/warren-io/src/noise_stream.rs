@@ -23,6 +23,12 @@ use warren_crypto::{MachinePublic, MachineSecret, Random};
 /// Sealed bytes that may wait for a slow peer before writing waits too.
 const MOST_WAITING: usize = 64 << 10;
 
+/// Sealed bytes that wait for more before they go, unless the writer flushes: what is written together leaves together.
+const WORTH_SENDING: usize = 32 << 10;
+
+/// What an idle channel may keep of its buffers. There are thousands.
+const KEPT: usize = 2 << 10;
+
 /// Plaintext that is sealed in one go.
 const MOST_AT_ONCE: usize = 16 << 10;
 
@@ -176,7 +182,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> NoiseStream<T> {
         if self.written == self.sealed.len() {
             self.sealed.clear();
             self.written = 0;
-            self.sealed.shrink_to(4 * MOST_AT_ONCE); // thousands of channels are idle at a time
+            self.sealed.shrink_to(KEPT);
         }
         Poll::Ready(Ok(()))
     }
@@ -188,6 +194,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for NoiseStream<T> {
         while !this.is_readable()? {
             if this.beginning == Beginning::Seen {
                 this.plain.clear();
+                this.plain.shrink_to(KEPT);
                 this.taken = 0;
             }
             let mut space = [0; 8192];
@@ -219,10 +226,35 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for NoiseStream<T> {
         let piece = &buf[..buf.len().min(MOST_AT_ONCE)];
         this.sealer.seal(piece, &mut this.sealed).map_err(invalid)?;
         // What cannot go now goes with the next write or flush.
-        if let Poll::Ready(Err(error)) = this.poll_drain(cx, 0) {
+        if this.sealed.len() - this.written >= WORTH_SENDING
+            && let Poll::Ready(Err(error)) = this.poll_drain(cx, 0)
+        {
             return Poll::Ready(Err(error));
         }
         Poll::Ready(Ok(piece.len()))
+    }
+
+    /// HTTP/2 has a head and a body to write: both go into one record.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut filled = pieces.iter().filter(|piece| !piece.is_empty());
+        let (Some(first), Some(second)) = (filled.next(), filled.next()) else {
+            let only = pieces.iter().find(|piece| !piece.is_empty());
+            return self.poll_write(cx, only.map_or(&[], |piece| &**piece));
+        };
+        let mut together = Vec::with_capacity(MOST_AT_ONCE);
+        for piece in [first, second].into_iter().chain(filled) {
+            let room = MOST_AT_ONCE - together.len();
+            together.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+        self.poll_write(cx, &together)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -421,7 +421,7 @@ impl ControlHost {
         for (stream, connection) in &mut self.connections {
             connection.sessions.retain(|request, session| match session.next(&snapshot, world.wall()) {
                 Next::Map(map) => {
-                    world.internet.write(*stream, self.host, talk::encode_json(talk::MAP, *request, &*map));
+                    world.internet.write(*stream, self.host, talk::encode(talk::MAP, *request, &map.text()));
                     true
                 }
                 Next::Nothing => true,
@@ -431,7 +431,7 @@ impl ControlHost {
                     false
                 }
                 Next::Last(map) => {
-                    world.internet.write(*stream, self.host, talk::encode_json(talk::MAP, *request, &*map));
+                    world.internet.write(*stream, self.host, talk::encode(talk::MAP, *request, &map.text()));
                     world.internet.write(*stream, self.host, talk::encode(talk::ENDED, *request, b""));
                     ended.push((session.node(), *stream));
                     false

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use warren_control::{ChannelId, Next, Session, What};
 use warren_crypto::{DiscoPublic, UnixTime};
 use warren_wire::netmap::{NetMap, equivalent, fold};
-use warren_wire::{CapabilityVersion, DnsRecord, Hostinfo, MapRequest, MapResponse, NetInfo, NodeId, RegionId};
+use warren_wire::{
+    CapabilityVersion, DnsRecord, Hostinfo, MapRequest, MapResponse, Message, NetInfo, NodeId, Piece, RegionId,
+};
 
 use crate::world::*;
 
@@ -30,10 +32,11 @@ impl Client {
     pub fn poll(&mut self, world: &World) -> Option<MapResponse> {
         let snapshot = world.snapshot();
         let message = match self.session.next(&snapshot, world.wall) {
-            Next::Map(message) => *message,
+            Next::Map(message) => message.response().expect("a map response"),
             Next::Nothing => MapResponse::keep_alive(),
             Next::Last(message) => {
-                fold(&mut self.held, *message, world.wall).expect("a message that folds");
+                let message = message.response().expect("a map response");
+                fold(&mut self.held, message, world.wall).expect("a message that folds");
                 return None;
             }
             Next::Gone => return None,
@@ -405,6 +408,30 @@ fn numbers_that_some_clients_cannot_read_are_shown_to_nobody() {
     assert_eq!(shown(&mut world), readable);
 }
 
+#[test]
+fn what_many_are_told_is_written_once_and_is_the_same_for_all_of_them() {
+    let (mut world, [a, b, c]) = three();
+    let mut clients = [a, b, c].map(|node| Client::of(&mut world, node));
+    clients.iter_mut().for_each(|client| drop(client.poll(&world)));
+    world.control.handle_map_request(c, CHANNEL, &update(3, "192.0.2.3:41641", Some(900)), world.now);
+    world.control.publish();
+    let snapshot = world.snapshot();
+    let mut said = |at: usize| match clients[at].session.next(&snapshot, world.wall) {
+        Next::Map(message) => message,
+        other => panic!("{other:?}"),
+    };
+    let [one, other] = [said(0), said(1)];
+    let shared = |message: &Message| match message.pieces() {
+        [Piece::Shared { written, .. }] => std::sync::Arc::as_ptr(written),
+        pieces => panic!("not one piece that is shared: {pieces:?}"),
+    };
+    assert_eq!(shared(&one), shared(&other));
+    assert_eq!(one.response().expect("JSON").peers_changed.len(), 1);
+    let later = world.wall.saturating_add(Duration::from_secs(60));
+    let late = Session::new(a, node_key(11), VERSION).next(&snapshot, later);
+    assert!(matches!(late, Next::Map(_)), "a new stream is not told of changes but of all");
+}
+
 /// All, nothing, one direction, a port more, own devices.
 const POLICIES: [&str; 6] = [
     "{}",
@@ -549,7 +576,11 @@ proptest! {
         let (mut world, nodes) = three();
         let ann = world.control.registry().users().next().expect("ann").id;
         let key = world.key(Some(ann), &[], REUSABLE);
-        let mut clients: Vec<Client> = nodes[..2].iter().map(|node| Client::of(&mut world, *node)).collect();
+        // The last of these lies on another page of records than those to whom things happen.
+        let far = (20..82).map(|n| world.join(n, n, &key).id).last().expect("some");
+        assert!(far.0 > 63);
+        let of = [nodes[0], nodes[1], far];
+        let mut clients: Vec<Client> = of.iter().map(|node| Client::of(&mut world, *node)).collect();
         let mut next_key = 100_u8;
         for step in steps {
             let row = |world: &World, n: u8| {
@@ -566,6 +597,7 @@ proptest! {
                     next_key = next_key.wrapping_add(1);
                     let _ = world.ask(register(n, next_key, Some(&key), |_| {}));
                 }
+                Step::Look(3) => clients[2] = Client::of(&mut world, far),
                 Step::Look(n) => {
                     let Some(client) = clients.get_mut(usize::from(n)) else { continue };
                     let node = client.session.node();

@@ -3,7 +3,8 @@
 use warren_crypto::UnixTime;
 
 use super::NetMap;
-use crate::{Debug, MapResponse, Node, NodeId, PeerChange, PingRequest};
+use super::peers::{PeerNews, fold_peers};
+use crate::{Debug, MapResponse, Node, PingRequest};
 
 /// What one message changed, and what it asks beside the map.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -98,84 +99,32 @@ pub fn fold(map: &mut Option<NetMap>, mut message: MapResponse, now: UnixTime) -
         map.peers.remove(&map.self_node.id);
         change.self_node = true;
     }
-    fold_peers(map, &mut message, now, &mut change);
+    fold_map_peers(map, &mut message, now, &mut change);
     fold_policy(map, &mut message, &mut change);
     fold_rest(map, message, &mut change);
     Ok(change)
 }
 
-fn fold_peers(map: &mut NetMap, message: &mut MapResponse, now: UnixTime, change: &mut NetMapChange) {
+fn fold_map_peers(map: &mut NetMap, message: &mut MapResponse, now: UnixTime, change: &mut NetMapChange) {
     let own_id = map.self_node.id;
-    let mut upsert = |map: &mut NetMap, nodes: Vec<Node>| {
-        for mut node in nodes {
-            node.normalise();
-            if node.id != own_id {
-                map.peers.insert(node.id, node);
-            }
-            change.peers = true;
-        }
+    let others = |nodes: &mut Vec<Node>| {
+        let mut nodes = std::mem::take(nodes);
+        nodes.iter_mut().for_each(Node::normalise);
+        nodes.retain(|node| node.id != own_id);
+        nodes
     };
-    if !message.peers.is_empty() {
-        map.peers.clear();
-        upsert(map, std::mem::take(&mut message.peers));
-        return;
-    }
-    let changed = std::mem::take(&mut message.peers_changed);
-    let mut any = false;
-    for id in &message.peers_removed {
-        any |= map.peers.remove(id).is_some();
-    }
-    upsert(map, changed);
-    let mut touch = |id: &NodeId, edit: &mut dyn FnMut(&mut Node)| {
-        if let Some(node) = map.peers.get_mut(id) {
-            edit(node);
-            any = true;
-        }
+    let news = PeerNews {
+        is_whole: !message.peers.is_empty(),
+        put: match message.peers.is_empty() {
+            true => others(&mut message.peers_changed),
+            false => others(&mut message.peers),
+        },
+        removed: &message.peers_removed,
+        seen: &message.peer_seen_change,
+        online: &message.online_change,
+        patches: message.peers_changed_patch.iter().collect(),
     };
-    for (id, seen) in &message.peer_seen_change {
-        touch(id, &mut |node| node.last_seen = seen.then_some(now));
-    }
-    for (id, online) in &message.online_change {
-        touch(id, &mut |node| node.online = Some(*online));
-    }
-    for patch in std::mem::take(&mut message.peers_changed_patch) {
-        touch(&patch.node_id, &mut |node| apply(node, &patch));
-    }
-    change.peers |= any;
-}
-
-fn apply(node: &mut Node, patch: &PeerChange) {
-    let PeerChange {
-        node_id: _,
-        derp_region,
-        cap,
-        cap_map,
-        endpoints,
-        key,
-        key_signature,
-        disco_key,
-        online,
-        last_seen,
-        key_expiry,
-    } = patch;
-    node.home_derp = derp_region.or(node.home_derp);
-    if cap.0 != 0 {
-        node.cap = *cap;
-    }
-    if let Some(cap_map) = cap_map {
-        node.cap_map.clone_from(cap_map);
-    }
-    if let Some(endpoints) = endpoints {
-        node.endpoints.clone_from(endpoints);
-    }
-    node.key = key.unwrap_or(node.key);
-    if !key_signature.is_empty() {
-        node.key_signature.clone_from(key_signature);
-    }
-    node.disco_key = disco_key.or(node.disco_key);
-    node.online = online.or(node.online);
-    node.last_seen = last_seen.or(node.last_seen);
-    node.key_expiry = key_expiry.unwrap_or(node.key_expiry);
+    change.peers |= fold_peers(&mut map.peers, news, now);
 }
 
 fn fold_policy(map: &mut NetMap, message: &mut MapResponse, change: &mut NetMapChange) {

@@ -10,12 +10,14 @@
 mod diff;
 mod equivalence;
 mod fold;
+mod peers;
 
 use std::collections::BTreeMap;
 
 pub use diff::{diff, full};
 pub use equivalence::equivalent;
 pub use fold::{Effects, FoldError, NetMapChange, fold};
+pub use peers::{PeerEdit, PeerNews, PeerStore, fold_peers};
 
 use crate::{
     CapabilityVersion, ClientVersion, ControlDialPlan, DisplayMessage, DnsConfig, FilterRule, Node, NodeId, RelayMap,

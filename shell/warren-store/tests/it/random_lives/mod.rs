@@ -343,10 +343,14 @@ impl Life {
             let wall = self.wall();
             let client = self.clients.get_mut(&id).expect("listed");
             match client.session.next(&snapshot, wall) {
-                Next::Map(message) => drop(fold(&mut client.held, *message, wall).expect("a message that folds")),
+                Next::Map(message) => {
+                    let message = message.response().expect("a map response");
+                    fold(&mut client.held, message, wall).expect("a message that folds");
+                }
                 Next::Nothing => {}
                 Next::Last(message) => {
-                    fold(&mut client.held, *message, wall).expect("a message that folds");
+                    let message = message.response().expect("a map response");
+                    fold(&mut client.held, message, wall).expect("a message that folds");
                     let held = client.held.as_ref().expect("a map");
                     assert!(!self.model.nodes.contains_key(&id) && held.self_node.expired && held.peers.is_empty());
                     self.clients.remove(&id);
