@@ -414,7 +414,8 @@ fn send_messages(socket: &Socket, messages: &[Message<'_>]) -> io::Result<usize>
             socket.as_raw_fd(),
             headers.as_mut_ptr(),
             headers.len() as libc::c_uint,
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            // An int or an unsigned one, as the C library has it.
+            (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
         )
     };
     usize::try_from(taken).map_err(|_| io::Error::last_os_error())
@@ -460,7 +461,7 @@ fn receive_messages(socket: &Socket, buffers: &mut [Vec<u8>]) -> io::Result<Vec<
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
                 count as libc::c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
         };
