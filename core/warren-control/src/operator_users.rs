@@ -92,7 +92,7 @@ impl Staged {
             return Err(Refusal::Invalid(format!("{name:?} cannot be a user name: {rule}")));
         }
         let is_anothers = self.state.registry.users().any(|user| Some(user.id) != of && user.is_called(name));
-        if is_anothers || self.state.registry.user_by_name(name).is_some() {
+        if is_anothers {
             return Err(Refusal::Taken { what: "user name", value: name.to_owned() });
         }
         Ok(())

@@ -199,6 +199,12 @@ fn a_changed_address_stays_with_the_person_and_takes_the_name_along() {
     refresh(&mut world, ann, person("42", "Ann@Example.com")).expect("capitals");
     refresh(&mut world, ann, person("42", "ann@example.info")).expect("and another");
     assert_eq!(name(&world, ann), "ann@example.info");
+    // Capitals alone make no other address of it, whichever way: she keeps the word by which policies mean her.
+    for email in ["Ann@example.info", "ann@Example.info", "ann@example.info"] {
+        refresh(&mut world, ann, person("42", email)).expect("capitals alone");
+        let user = world.control.registry().user(ann).expect("there");
+        assert_eq!((user.name.as_str(), user.email.as_str(), user.self_named), ("ann@example.info", email, false));
+    }
     // A name that an operator chose stays.
     world.ask(What::RenameUser { user: ann, name: "ann".into() }).expect("renamed");
     refresh(&mut world, ann, person("42", "ann@third.example")).expect("again");

@@ -65,7 +65,11 @@ async fn what_the_provider_claims_of_people_is_shown_and_a_name_of_their_choice_
     let tagged = CreateKey { acl_tags: vec!["tag:srv".into()], ..CreateKey::default() };
     let tagged = world.admin.create_key(&tagged).await.expect("a key").key;
     Machine::new(&world, 2, "srv").await.join(&tagged).await;
-    let device = signing_in::enrol(&world, &mut Browser::default(), 1).await;
+    let mut device = signing_in::enrol(&world, &mut Browser::default(), 1).await;
+    // That it was her choice is still known after a restart.
+    let said = Overrides { oidc_email_verified_required: Some(false), ..signing_in::settings(&provider) };
+    let world = start_on(world.stop().await, said).await;
+    device.machine.reconnect(&world).await;
     let mut maps = device.machine.stream().await;
     maps.until("a map without peers", |map| map.peers.is_empty()).await;
     // Whoever came first may have taken the name of the alice whom the operator knows.

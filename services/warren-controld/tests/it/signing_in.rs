@@ -16,7 +16,7 @@ use crate::log;
 use crate::provider::{CLIENT_ID, CLIENT_SECRET, PLANTED, Provider, key, person};
 use crate::world::{PATIENCE, World, start_on, start_with};
 
-fn settings(provider: &Provider) -> Overrides {
+pub fn settings(provider: &Provider) -> Overrides {
     Overrides {
         oidc_issuer: Some(provider.issuer.clone()),
         oidc_client_id: Some(CLIENT_ID.into()),
