@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! begin ──▶ open ──answer──▶ answered ──take──▶ taken          each step once, all within 15 minutes
-//!                   └─ let in: passed, for the rule's period, from the same node of the same person to the same node
+//!                   └─ let in: passed, for the rule's period, from the same node to the same node, whatever the
+//!                   │          account there, while it is that person's
+//!                   └─ turned away: neither is anything that was passed before
 //! ```
 //!
 //! Soft: after a restart whoever wants in is given a new link. The policy is not asked here: whoever lets somebody in by
@@ -149,8 +151,10 @@ impl ShellChecks {
         let check = self.checks.get_mut(&id).ok_or(CheckRefusal::Unknown)?;
         check.step = CheckStep::Answered(verdict);
         let (session, owner) = (check.session.clone(), check.owner);
-        if verdict == CheckVerdict::LetIn {
-            self.remember(&session, owner, now);
+        match verdict {
+            CheckVerdict::LetIn => self.remember(&session, owner, now),
+            // Whoever says no to what was let in before does not mean that either.
+            CheckVerdict::TurnedAway => drop(self.passed.remove(&(session.from, session.to))),
         }
         Ok(session)
     }

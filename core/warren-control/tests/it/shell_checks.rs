@@ -111,8 +111,11 @@ fn a_check_is_answered_once_and_its_verdict_taken_once() {
     assert_eq!(party.answer(one, LetIn, &person("ann")), Err(CheckRefusal::Answered));
     let step = party.checks.check(one, party.world.control.registry(), party.world.now).expect("still shown").step;
     assert_eq!(step, CheckStep::Taken(TurnedAway));
+    let third = party.begin(3);
     party.answer(two, LetIn, &operator()).expect("an operator may");
-    assert_eq!(party.take(two), Taken::Verdict(LetIn));
+    assert_eq!((party.take(two), party.has_passed(HOUR)), (Taken::Verdict(LetIn), true));
+    party.answer(third, TurnedAway, &person("ann")).expect("hers");
+    assert!(!party.has_passed(HOUR), "a no to one of them ends what was let in before");
 }
 
 #[test]

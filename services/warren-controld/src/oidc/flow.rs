@@ -99,6 +99,16 @@ impl NotSignedIn {
         }
     }
 
+    /// Whether what they signed in for may have been answered, by whomever: then it is not said that nothing was done.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::NotWaiting(_) => true,
+            Self::Check { source, .. } => matches!(source, CheckRefusal::Unknown | CheckRefusal::Answered),
+            Self::Lost(_) | Self::Declined { .. } | Self::Vouch { .. } | Self::Command { .. } => false,
+            Self::Off | Self::Incomplete | Self::Form | Self::Method(_) => false,
+        }
+    }
+
     fn page(&self) -> Response<Body> {
         let link = self.errand().map(|errand| errand.id().to_string());
         let link = link.as_deref();
@@ -108,7 +118,7 @@ impl NotSignedIn {
             // Whether the provider or a person is at fault, somebody wants to know why it did not work.
             tracing::warn!(link, reason = %self, "a sign-in was refused");
         }
-        pages::refused(self.status(), &self.to_string(), self.errand())
+        pages::refused(self.status(), &self.to_string(), self.errand(), self.is_over())
     }
 }
 

@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 use warren_control::Person;
+use warren_control::rows::User;
 use warren_crypto::MachineSecret;
 use warren_io::tls::{self, Trust};
 use warren_oidc::Profile;
@@ -82,6 +83,11 @@ impl SignIn {
     pub(crate) fn provider_name(&self) -> String {
         let host = url::Url::parse(&self.config.issuer).ok().and_then(|url| url.host_str().map(str::to_owned));
         host.unwrap_or_else(|| self.config.issuer.clone())
+    }
+
+    /// Whether it is this provider that knows the person.
+    pub(crate) fn vouches_for(&self, user: &User) -> bool {
+        user.issuer == self.config.issuer
     }
 
     /// Asks again about everybody from time to time, until `shutdown` turns true.

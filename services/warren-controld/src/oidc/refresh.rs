@@ -69,7 +69,7 @@ async fn ask_about_all(
         // The ones before took their time.
         let latest = shared.registry.snapshot();
         let row = latest.registry().sign_in(due).filter(|row| is_due(row));
-        let user = latest.registry().user(due).filter(|user| user.issuer == sign_in.config.issuer);
+        let user = latest.registry().user(due).filter(|user| sign_in.vouches_for(user));
         let (Some(row), Some(user)) = (row, user) else { continue };
         match ask_about(shared, sign_in, row, user, shutdown.clone()).await {
             Ok(Some(reason)) => drop(kept.insert(due, reason)),

@@ -1,11 +1,12 @@
 //! `/auth/<id>`: where somebody who opens a shell is sent, and what became of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use warren_control::rows::{LOCAL_ISSUER, Node};
-use warren_control::{AuthId, CheckStep, CheckVerdict, Person, ShellSession, Snapshot};
+use warren_control::rows::Node;
+use warren_control::{AuthId, CheckPeriod, CheckStep, CheckVerdict, Person, ShellSession, Snapshot};
 use warren_io::answer::Body;
 use warren_wire::NodeId;
 
@@ -22,14 +23,16 @@ pub(crate) async fn shell(shared: Arc<Shared>, request: Request<Incoming>) -> Re
     let Some((id, check)) = id.and_then(|id| Some((id, shared.ssh_checks.check(id, &snapshot)?))) else {
         return page(StatusCode::NOT_FOUND, "This link is not good any more", &paragraph(NEW_LINK));
     };
-    // People whom an operator made by hand have no provider to sign in at.
-    let signs_in = snapshot.registry().user(check.owner).is_some_and(|user| user.issuer != LOCAL_ISSUER);
+    // People whom an operator made by hand, or another provider vouched for, have none here to sign in at.
+    let sign_in = shared.sign_in.as_ref();
+    let owner = snapshot.registry().user(check.owner);
+    let sign_in = sign_in.filter(|sign_in| owner.is_some_and(|owner| sign_in.vouches_for(owner)));
     let facts = facts(&snapshot, &check.session);
-    match (check.step, &shared.sign_in) {
-        (CheckStep::Open, Some(sign_in)) if signs_in => {
+    match (check.step, sign_in) {
+        (CheckStep::Open, Some(sign_in)) => {
             page(StatusCode::OK, "Is this you?", &sign_in_body(id, &facts, &sign_in.provider_name()))
         }
-        (CheckStep::Open, _) => page_that_waits("A shell waits to be let in", &waiting_body(id, &facts)),
+        (CheckStep::Open, None) => page_that_waits("A shell waits to be let in", &waiting_body(id, &facts)),
         (CheckStep::Answered(verdict) | CheckStep::Taken(verdict), _) => done(verdict),
     }
 }
@@ -57,12 +60,35 @@ pub(crate) fn confirm_shell(
 ) -> Response<Body> {
     let body = format!(
         "<p>You are signed in as {}. Somebody on a device of yours opens a shell:</p>{}\
-         <p>Was it you, just now? If not, or if somebody sent you here, do not let it in.</p>{}",
+         <p>Was it you, just now? If not, or if somebody sent you here, do not let it in.</p>{}{}",
         signed_in_as(person),
         facts(snapshot, session),
+        counts_for(snapshot, session),
         verdict_form(state, form_token, "Let it in", "Turn it away")
     );
     page(StatusCode::OK, "Let this shell in?", &body)
+}
+
+/// What else a yes lets in ([`warren_control::ShellChecks::has_passed`]).
+fn counts_for(snapshot: &Snapshot, session: &ShellSession) -> String {
+    let check = snapshot.ssh_check(session.from, session.to, &session.local_user);
+    let Some(CheckPeriod::For(period)) = check.map(|check| check.period) else { return String::new() };
+    let what = format!(
+        "If you let it in, nobody is asked for {} about other shells from this device to that one, as whichever account \
+         there the policy allows.",
+        span(period)
+    );
+    paragraph(&what)
+}
+
+/// In the largest unit that says it whole.
+fn span(period: Duration) -> String {
+    let seconds = period.as_secs();
+    let units = [(86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
+    let (size, unit) =
+        units.into_iter().find(|(size, _)| seconds >= *size && seconds.is_multiple_of(*size)).unwrap_or((1, "second"));
+    let count = seconds / size;
+    if count == 1 { format!("one {unit}") } else { format!("{count} {unit}s") }
 }
 
 fn facts(snapshot: &Snapshot, session: &ShellSession) -> String {

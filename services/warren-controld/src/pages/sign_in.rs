@@ -48,19 +48,23 @@ pub(super) fn verdict_form(state: &str, form_token: &str, yes: &str, no: &str) -
 }
 
 /// Why it goes no further, in the words that the log has, and what to do about it. What they signed in for is known
-/// unless the sign-in itself is not.
-pub(crate) fn refused(status: StatusCode, reason: &str, errand: Option<Errand>) -> Response<Body> {
-    page(status, "This did not work", &refused_body(reason, errand))
+/// unless the sign-in itself is not; `is_over` if it may have been answered before.
+pub(crate) fn refused(status: StatusCode, reason: &str, errand: Option<Errand>, is_over: bool) -> Response<Body> {
+    page(status, "This did not work", &refused_body(reason, errand, is_over))
 }
 
-fn refused_body(reason: &str, errand: Option<Errand>) -> String {
+fn refused_body(reason: &str, errand: Option<Errand>, is_over: bool) -> String {
     let mut letters = reason.chars();
     let sentence: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
     let next = match errand {
-        Some(errand) => format!("<a class=\"main\" href=\"{}\">Try again</a>", errand.page()),
+        Some(errand) => {
+            let label = if is_over { "See what became of it" } else { "Try again" };
+            format!("<a class=\"main\" href=\"{}\">{label}</a>", errand.page())
+        }
         None => paragraph("Open the link that your device shows once more, in this browser."),
     };
     let nothing = match errand {
+        Some(_) if is_over => "This changed nothing; an answer that was given before stands.",
         Some(Errand::Shell(_)) => "Nobody was let in, and the check still waits for the person whose device it is.",
         Some(Errand::Device(_)) => "No device was added.",
         None => "Nothing has happened.",
@@ -96,11 +100,11 @@ mod tests {
     #[test]
     fn a_refusal_says_why_and_what_to_do() {
         let id = AuthId::from_bytes([1; 16]);
-        let body = refused_body("the ID token <has> expired", Some(Errand::Device(id)));
+        let body = refused_body("the ID token <has> expired", Some(Errand::Device(id)), false);
         assert!(body.starts_with("<p>The ID token &lt;has&gt; expired.</p>"), "{body}");
         assert!(body.contains(&format!("/register/{id}")));
-        let shell = refused_body("x", Some(Errand::Shell(id)));
+        let shell = refused_body("x", Some(Errand::Shell(id)), false);
         assert!(shell.contains(&format!("/auth/{id}")) && shell.contains("Nobody was let in"), "{shell}");
-        assert!(refused_body("x", None).contains("Open the link"));
+        assert!(refused_body("x", None, false).contains("Open the link"));
     }
 }

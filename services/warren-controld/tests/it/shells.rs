@@ -12,8 +12,8 @@ use crate::client::Machine;
 use crate::doors::get;
 use crate::log;
 use crate::provider::{Provider, person};
-use crate::signing_in::{answer, both, enrol, refused, still_asked};
-use crate::world::{World, start};
+use crate::signing_in::{answer, both, enrol, refused, settings, still_asked};
+use crate::world::{World, start, start_on};
 
 const POLICY: &str = r#"{
     "acls": [{ "action": "accept", "src": ["*"], "dst": ["*:*"] }],
@@ -149,6 +149,8 @@ async fn the_person_whose_device_it_is_signs_in_and_the_shell_goes_on_for_the_pe
     let question = sign_in(&world, &mut browser, &id).await;
     assert!(question.body.contains("Let this shell in?") && question.body.contains("ann@example.net"));
     assert!(question.body.contains("<dd>root</dd>"), "{}", question.body);
+    let what_else = "nobody is asked for one hour about other shells from this device to that one";
+    assert!(question.body.contains(what_else), "{}", question.body);
     let (action, done) = tokio::join!(ask(&to, &again), answer(&mut browser, &question, "add"));
     assert!(action.expect("an action").accept);
     assert!(done.body.contains("The shell is let in"), "{}", done.body);
@@ -157,7 +159,9 @@ async fn the_person_whose_device_it_is_signs_in_and_the_shell_goes_on_for_the_pe
     let who = log::text().lines().any(|line| line.contains("the check of a shell session") && line.contains("42 of"));
     assert!(who, "the log says who let it in");
 
-    refused(&sign_in(&world, &mut browser, &id).await, 404, "Nothing waits at this link (any more)");
+    let late = sign_in(&world, &mut browser, &id).await;
+    refused(&late, 404, "Nothing waits at this link (any more)");
+    assert!(late.body.contains("See what became of it") && !late.body.contains("Nobody was let in"), "{}", late.body);
 }
 
 #[tokio::test]
@@ -201,6 +205,17 @@ async fn a_sign_in_for_a_shell_takes_nobodys_token_away() {
 }
 
 #[tokio::test]
+async fn somebody_of_another_provider_is_sent_to_the_operator() {
+    let (_before, world, mut to, mut browser) = two_signed_in().await;
+    let provider = Provider::start().await;
+    let world = start_on(world.stop().await, settings(&provider)).await;
+    to.reconnect(&world).await;
+    let (_, id) = held(&ask(&to, FIRST).await.expect("an action"));
+    let page = browser.get(&at(&world, &format!("/auth/{id}"))).await;
+    assert!(page.body.contains("auth approve") && !page.body.contains("Sign in with"), "{}", page.body);
+}
+
+#[tokio::test]
 async fn a_person_may_say_no_and_a_yes_that_comes_later_counts_for_nothing() {
     let (_provider, world, to, mut browser) = two_signed_in().await;
     let (again, id) = held(&ask(&to, FIRST).await.expect("an action"));
@@ -210,6 +225,7 @@ async fn a_person_may_say_no_and_a_yes_that_comes_later_counts_for_nothing() {
     let token = second.field("token");
     let late = browser.post(&second.url, &[("token", &token), ("verdict", "add")]).await;
     refused(&late, 409, "This check has been answered before");
+    assert!(!late.body.contains("still waits"), "{}", late.body);
     assert!(ask(&to, &again).await.expect("an action").reject);
     assert!(!ask(&to, FIRST).await.expect("an action").accept, "a new check");
 }
@@ -220,6 +236,7 @@ async fn of_fifty_who_ask_for_the_verdict_one_hears_it_where_every_session_is_ch
     world.admin.set_policy(&POLICY.replace("\"1h\"", "\"always\"")).await.expect("a policy");
     let (again, id) = held(&ask(&to, FIRST).await.expect("an action"));
     let question = sign_in(&world, &mut browser, &id).await;
+    assert!(!question.body.contains("nobody is asked for"), "{}", question.body);
     let to = std::sync::Arc::new(to);
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..50 {
