@@ -254,8 +254,9 @@ impl<'a> Session<'a> {
             self.made_guard = true;
             return None;
         };
-        // One from before may stand. Where there can be none at all, there is nothing to take away later.
-        self.made_guard = guard::stands(interface);
+        // One from before may stand, also where the answer to that is lost. Where there was none, and can be none at all,
+        // there is nothing to take away later.
+        self.made_guard |= guard::stands(interface);
         Some(format!(
             "packets that others send from mesh addresses are not dropped: {}; or do without: \
              warren set --netfilter-mode=off",

@@ -2,11 +2,12 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use warren_os::helper::{Client, ClientError, serve_fd};
-use warren_os::{Host, Limits, OsConfig};
+use warren_os::{Host, Limits, OsConfig, guard};
 
 use crate::host::config;
 use crate::namespace::in_namespace;
@@ -56,25 +57,33 @@ fn a_request_beyond_the_limits_is_refused_and_changes_nothing() {
     });
 }
 
+/// Puts a script in the place of `nft`, for this thread and those that it starts. `false`, and why: not here.
+fn replace_nft(what: &str, folder: &Path, script: &str) -> bool {
+    let Some(nft) = ["/usr/sbin/nft", "/usr/bin/nft"].into_iter().find(|path| std::fs::exists(path).unwrap()) else {
+        eprintln!("SKIPPED {what}: needs nft");
+        return false;
+    };
+    let (ours, real) = (folder.join("nft"), folder.join("real-nft"));
+    std::fs::copy(nft, &real).unwrap();
+    std::fs::write(&ours, script.replace("REAL", real.to_str().unwrap())).unwrap();
+    std::fs::set_permissions(&ours, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // SAFETY: as `in_namespace`, for this thread's view of the files.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        eprintln!("SKIPPED {what}: no mount namespaces here");
+        return false;
+    }
+    for words in [["--make-rprivate", "/"].as_slice(), &["--bind", ours.to_str().unwrap(), nft]] {
+        assert!(Command::new("mount").args(words).status().unwrap().success());
+    }
+    true
+}
+
 #[test]
 fn where_the_kernel_takes_no_tables_the_trouble_ends_with_the_wish_for_a_guard() {
     in_namespace("no tables", || {
-        let Some(nft) = ["/usr/sbin/nft", "/usr/bin/nft"].into_iter().find(|path| std::fs::exists(path).unwrap())
-        else {
-            eprintln!("SKIPPED no tables: needs nft");
-            return;
-        };
         let folder = tempfile::tempdir().unwrap();
-        let refusing = folder.path().join("nft");
-        std::fs::write(&refusing, "#!/bin/sh\necho not supported >&2\nexit 1\n").unwrap();
-        std::fs::set_permissions(&refusing, std::fs::Permissions::from_mode(0o755)).unwrap();
-        // SAFETY: as `in_namespace`, for this thread's view of the files.
-        if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
-            eprintln!("SKIPPED no tables: no mount namespaces here");
+        if !replace_nft("no tables", folder.path(), "#!/bin/sh\necho not supported >&2\nexit 1\n") {
             return;
-        }
-        for words in [["--make-rprivate", "/"].as_slice(), &["--bind", refusing.to_str().unwrap(), nft]] {
-            assert!(Command::new("mount").args(words).status().unwrap().success());
         }
         with_helper(|stream| {
             let mut client = Client::from_fd(stream.into()).unwrap();
@@ -87,6 +96,32 @@ fn where_the_kernel_takes_no_tables_the_trouble_ends_with_the_wish_for_a_guard()
                 assert_eq!(client.configure(wanted).unwrap().skipped, Vec::<String>::new());
                 client.undo().unwrap();
             }
+        });
+    });
+}
+
+#[test]
+fn a_guard_goes_with_the_interface_although_nft_was_of_no_use_for_a_while() {
+    in_namespace("nft for a while", || {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("broken");
+        let script = format!("#!/bin/sh\n[ -e {} ] && exit 1\nexec REAL \"$@\"\n", broken.display());
+        if !replace_nft("nft for a while", folder.path(), &script) {
+            return;
+        }
+        with_helper(|stream| {
+            let mut client = Client::from_fd(stream.into()).unwrap();
+            let _tun = client.open_tun(1280).unwrap();
+            let wanted = OsConfig { guard: true, ..config(&["100.64.0.2/32"]) };
+            if let [text, ..] = &client.configure(wanted.clone()).unwrap().skipped[..] {
+                eprintln!("SKIPPED nft for a while: {text}");
+                return;
+            }
+            std::fs::write(&broken, "").unwrap();
+            assert_eq!(client.configure(wanted).unwrap().skipped.len(), 1, "neither set nor seen");
+            std::fs::remove_file(&broken).unwrap();
+            client.undo().unwrap();
+            assert!(!guard::stands("warren0"), "nobody would take it away any more");
         });
     });
 }
