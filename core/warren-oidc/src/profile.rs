@@ -35,8 +35,8 @@ pub enum ProfileError {
     /// No address, where one is required.
     #[error("the provider names no e-mail address for this account; is the scope \"email\" granted?")]
     NoEmail,
-    /// An address that cannot be one. To cut it would make somebody else's of it.
-    #[error("the e-mail address of this account is too long or has control characters")]
+    /// An address that cannot be one. To cut it would make somebody else's of it, and `alice@` is a policy's word for a name.
+    #[error("the e-mail address of this account is too long, has control characters or lacks a part")]
     OddEmail,
     /// An address that nobody has checked.
     #[error("the e-mail address of this account has not been verified by the provider")]
@@ -52,7 +52,8 @@ impl Claims {
     pub fn profile(&self, groups_claim: &str, verified_email: bool) -> Result<Profile, ProfileError> {
         let text = |name: &str| self.all.get(name).and_then(Value::as_str).map(plain).unwrap_or_default();
         let email = self.all.get("email").and_then(Value::as_str).unwrap_or_default().trim();
-        if email.len() > LONGEST || email.contains(char::is_control) {
+        let is_part = email.split_once('@').is_some_and(|(local, domain)| local.is_empty() || domain.is_empty());
+        if email.len() > LONGEST || email.contains(char::is_control) || is_part {
             return Err(ProfileError::OddEmail);
         }
         // Some providers write the truth as a text.
@@ -130,6 +131,8 @@ mod tests {
             (json!({ "email": "no address" }), false, Ok("")),
             (json!({}), false, Ok("")),
             (json!({ "email": format!("{}@b.c", "a".repeat(252)) }), false, Err(ProfileError::OddEmail)),
+            (json!({ "email": "alice@", "email_verified": true }), true, Err(ProfileError::OddEmail)),
+            (json!({ "email": "@b.c" }), false, Err(ProfileError::OddEmail)),
             (json!({ "email": "a\n@b.c", "email_verified": true }), true, Err(ProfileError::OddEmail)),
         ] {
             let found = claims(all.clone()).profile("groups", verified_email);
