@@ -239,13 +239,23 @@ async fn node_words(standing: &Standing, socket: &Path, is_userspace: bool) -> R
 
 /// The number of the network's first person, made its owner if there is nobody yet.
 async fn user(operator: &admin::Client, wanted: &str) -> Result<String> {
-    if let Some(user) = operator.users().await?.into_iter().next() {
-        return Ok(user.id);
+    let users = operator.users().await?;
+    if let Some(first) = users.first() {
+        if is_half_made(&users) && operator.keys().await?.is_empty() {
+            operator.set_role(&first.id, "owner").await?;
+        }
+        return Ok(first.id.clone());
     }
     let is_plain = !wanted.is_empty() && wanted.chars().all(|letter| letter.is_ascii_alphanumeric());
     let name = if is_plain { wanted } else { "me" };
     let made = operator.create_user(&CreateUser { name: name.to_owned(), ..CreateUser::default() }).await?;
     Ok(operator.set_role(&made.id, "owner").await?.id)
+}
+
+/// Whether the only person may be one whom a run made that was ended before it gave them their role: then no key was made
+/// either.
+fn is_half_made(users: &[admin::User]) -> bool {
+    matches!(users, [only] if only.provider.is_empty() && only.role == "member")
 }
 
 async fn key(operator: &admin::Client, user: &str, reusable: bool, lifetime: Duration) -> Result<PreAuthKey> {
@@ -335,6 +345,17 @@ mod tests {
         serve::write_whole(&state.join(MARK), b"{}").expect("writable");
         remove(&state).expect("marked");
         assert!(!state.join("node").exists() && !state.join(MARK).exists() && state.join("relay").exists());
+    }
+
+    #[test]
+    fn only_a_person_whom_a_run_may_have_left_without_a_role_is_given_one() {
+        let made = admin::User { role: "member".into(), ..admin::User::default() };
+        assert!(is_half_made(std::slice::from_ref(&made)));
+        let owner = admin::User { role: "owner".into(), ..made.clone() };
+        let signed_in = admin::User { provider: "oidc".into(), ..made.clone() };
+        for users in [vec![], vec![owner], vec![signed_in], vec![made.clone(), made]] {
+            assert!(!is_half_made(&users), "{users:?}");
+        }
     }
 
     #[test]
