@@ -10,7 +10,7 @@ use warren_crypto::{MachinePublic, NodePublic, UnixTime};
 use warren_ip::Prefix;
 use warren_policy::SshCheck;
 use warren_wire::netmap::NetMap;
-use warren_wire::ssh::SshPolicy;
+use warren_wire::ssh::{SshAction, SshPolicy};
 use warren_wire::{DnsConfig, FilterRule, Node as WireNode, NodeId, RelayMap, UserId, UserProfile, cap};
 
 use crate::attributes::AttributeValue;
@@ -210,9 +210,14 @@ impl Snapshot {
         self.reach.ssh_policy_for(node, &self.settings.server_url)
     }
 
-    /// How a session of `from` as the local user `user` on `to` is to be checked. `None`: refuse it.
+    /// How a session of `from` as the local user `user` on `to` is to be checked. `None`: not by a check.
     pub fn ssh_check(&self, from: NodeId, to: NodeId, user: &str) -> Option<SshCheck> {
         self.reach.ssh_check(from, to, user)
+    }
+
+    /// What such a session is let in with, after a check or without. `None`: refuse it.
+    pub fn ssh_accept(&self, from: NodeId, to: NodeId, user: &str) -> Option<SshAction> {
+        self.reach.ssh_accept(from, to, user)
     }
 
     /// What the node's person should know of it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use warren_crypto::UnixTime;
 use warren_ip::Prefix;
 use warren_policy::{Attribute, Compiled, Policy, PolicyNode, PolicyUser, RouteUse, SshCheck, Tailnet};
-use warren_wire::ssh::SshPolicy;
+use warren_wire::ssh::{SshAction, SshPolicy};
 use warren_wire::{CapMap, FilterRule, Hostinfo, NodeId};
 
 use crate::command::{Answer, Refusal};
@@ -140,6 +140,12 @@ impl Reach {
     pub(crate) fn ssh_check(&self, from: NodeId, to: NodeId, user: &str) -> Option<SshCheck> {
         let both = self.is_member(from) && self.is_member(to);
         both.then(|| self.compiled.ssh_check(from, to, user)).flatten()
+    }
+
+    /// What a shell session is let in with, after a check or without.
+    pub(crate) fn ssh_accept(&self, from: NodeId, to: NodeId, user: &str) -> Option<SshAction> {
+        let both = self.is_member(from) && self.is_member(to);
+        both.then(|| self.compiled.ssh_accept(from, to, user)).flatten()
     }
 }
 

@@ -124,6 +124,11 @@ impl SshTable {
         self.matching(from, to, user).map(|entry| entry.verb)
     }
 
+    /// With what such a session is let in, checked or not.
+    pub(crate) fn accept(&self, from: usize, to: usize, user: &str) -> Option<SshAction> {
+        self.matching(from, to, user).map(Entry::accept)
+    }
+
     /// How such a session is checked, if it is.
     pub(crate) fn check(&self, from: usize, to: usize, user: &str) -> Option<SshCheck> {
         let entry = self.matching(from, to, user)?;

@@ -1,6 +1,6 @@
 //! What a node is told beside its filter and its peers: who may open a shell on it, and what it may do.
 
-use warren_wire::ssh::SshPolicy;
+use warren_wire::ssh::{SshAction, SshPolicy};
 use warren_wire::{CapMap, NodeId};
 
 use crate::compile::Compiled;
@@ -25,9 +25,14 @@ impl Compiled {
     }
 
     /// How a session of `from` that wants to be the local user `user` on `to` is checked. `None`: it is not, because no
-    /// rule lets it in or because the first that does asks for no check; a request to check it is then to be refused.
+    /// rule lets it in or because the first that does asks for no check.
     pub fn ssh_check(&self, from: NodeId, to: NodeId, user: &str) -> Option<SshCheck> {
         self.ssh.check(*self.places.get(&from)?, *self.places.get(&to)?, user)
+    }
+
+    /// What such a session is let in with, by a rule that asks for a check or by one that does not. `None`: it is not.
+    pub fn ssh_accept(&self, from: NodeId, to: NodeId, user: &str) -> Option<SshAction> {
+        self.ssh.accept(*self.places.get(&from)?, *self.places.get(&to)?, user)
     }
 
     /// What the policy says that a node may do or should do: `nodeAttrs` and `randomizeClientPort`, for the node's own

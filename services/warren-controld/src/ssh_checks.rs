@@ -103,7 +103,7 @@ pub(crate) async fn action(shared: Arc<Shared>, request: Request<Incoming>, mach
         return answer::text(StatusCode::NOT_FOUND, "node not found");
     }
     let Some(check) = snapshot.ssh_check(session.from, session.to, &session.local_user) else {
-        return answer::json(&rejected(NOT_BY_POLICY));
+        return answer::json(&accepted(&snapshot, &session));
     };
     let Some(owner) = registry.node(session.from).and_then(|node| node.owner.user()) else {
         return answer::json(&rejected(NOBODY));
@@ -136,8 +136,7 @@ async fn wait(shared: &Shared, session: &ShellSession, id: AuthId) -> Option<Ssh
             Taken::Verdict(CheckVerdict::TurnedAway) => return Some(rejected("the check was refused")),
             Taken::Verdict(CheckVerdict::LetIn) => {
                 // What was true when the person was asked need not be true any more.
-                let check = snapshot.ssh_check(session.from, session.to, &session.local_user);
-                return Some(check.map_or_else(|| rejected(NOT_BY_POLICY), |check| check.accept));
+                return Some(accepted(&snapshot, session));
             }
         }
         // The bell rings for every check; the sender lives as long as `shared`.
@@ -145,6 +144,12 @@ async fn wait(shared: &Shared, session: &ShellSession, id: AuthId) -> Option<Ssh
             return Some(ask_again(shared, session, id));
         }
     }
+}
+
+/// Where no check is wanted (any more): a rule may have changed since the node that is entered heard of it.
+fn accepted(snapshot: &Snapshot, session: &ShellSession) -> SshAction {
+    let action = snapshot.ssh_accept(session.from, session.to, &session.local_user);
+    action.unwrap_or_else(|| rejected(NOT_BY_POLICY))
 }
 
 fn ask_again(shared: &Shared, session: &ShellSession, id: AuthId) -> SshAction {

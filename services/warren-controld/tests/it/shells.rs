@@ -87,6 +87,20 @@ async fn a_node_whose_key_has_expired_is_told_of_nobody_who_may_come_in() {
 }
 
 #[tokio::test]
+async fn a_rule_that_asks_for_no_check_any_more_lets_a_held_session_in() {
+    let (world, [_, to]) = two().await;
+    let (again, id) = held(&ask(&to, FIRST).await.expect("an action"));
+    let accept = POLICY.replace("\"check\", \"checkPeriod\": \"1h\"", "\"accept\"");
+    assert_ne!(accept, POLICY);
+    let policy = world.admin.set_policy(&accept);
+    let (answer, changed) =
+        tokio::join!(ask(&to, &again), async { policy.await.map(drop).and(world.admin.approve(&id).await) });
+    changed.expect("a policy, and an answer");
+    assert!(answer.expect("an action").accept);
+    assert!(ask(&to, FIRST).await.expect("an action").accept, "who asks has not heard of it yet");
+}
+
+#[tokio::test]
 async fn where_every_session_is_checked_an_earlier_check_counts_for_nothing() {
     let (world, [_, to]) = two().await;
     world.admin.set_policy(&POLICY.replace("\"1h\"", "\"always\"")).await.expect("a policy");
