@@ -103,6 +103,11 @@ impl Snapshot {
         self.seq
     }
 
+    /// Whether who sees whom, or what filters say, may be another than in the picture before.
+    pub fn may_change_sight(&self) -> bool {
+        self.reach_seq == self.seq
+    }
+
     /// What a node last said, and whether it is there.
     pub fn present(&self, node: NodeId) -> Option<&Arc<Present>> {
         self.known.get(&node)

@@ -121,6 +121,8 @@ impl Message {
         let given = [&lists.peers, &lists.peers_changed, &lists.patches];
         let mut text = serde_json::to_vec(&own)?;
         text.pop(); // the closing brace
+        let members = given.into_iter().chain(&mine).flatten().filter(|member| !member.is_large);
+        text.reserve_exact(members.map(|member| member.text.len() + 1).sum::<usize>() + 64);
         let mut building = Building { pieces: Vec::new(), text };
         for ((name, given), mine) in names.into_iter().zip(given).zip(mine) {
             building.list(name, given, &mine);

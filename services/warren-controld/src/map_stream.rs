@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use warren_control::{Next, Session};
 use warren_crypto::Random;
@@ -117,9 +117,13 @@ async fn stream(
 }
 
 async fn first_frame(session: &mut Session, shared: &Shared, coding: Coding) -> Result<Packed, Box<Response<Body>>> {
+    // A whole map is large until it is packed, and thousands may come at once: few are made at a time.
+    let Ok(place) = Arc::clone(&shared.packers).acquire_owned().await else {
+        return Err(Box::new(lost(&"the server is stopping")));
+    };
     let snapshot = shared.registry.snapshot();
     let response = match session.next(&snapshot, clock::wall()) {
-        Next::Map(map) => return encode(shared, map, coding).await.map_err(|error| Box::new(lost(&error))),
+        Next::Map(map) => return encode_at(place, map, coding).await.map_err(|error| Box::new(lost(&error))),
         Next::Gone => answer::text(StatusCode::NOT_FOUND, "node not found"),
         Next::Failed(error, _) => lost(&error),
         Next::Last(_) | Next::Nothing => lost(&"a new session had nothing to say"),
@@ -235,8 +239,15 @@ async fn encode(shared: &Shared, message: Message, coding: Coding) -> Result<Pac
     if message.unpacked_bytes() < LARGE {
         return encode_now(&message, coding);
     }
-    // Few at a time: each such thread has a compressor of its own.
     let place = Arc::clone(&shared.packers).acquire_owned().await.map_err(std::io::Error::other)?;
+    encode_at(place, message, coding).await
+}
+
+/// The same for whoever has a place among those who compress much: each such thread has a compressor of its own.
+async fn encode_at(place: OwnedSemaphorePermit, message: Message, coding: Coding) -> Result<Packed, EncodeError> {
+    if message.unpacked_bytes() < LARGE {
+        return encode_now(&message, coding);
+    }
     let encoded = tokio::task::spawn_blocking(move || {
         let encoded = encode_now(&message, coding);
         drop(place);
@@ -284,7 +295,11 @@ fn pack(text: &[u8]) -> std::io::Result<Vec<u8>> {
         };
         let packed = compressor.compress(text);
         *kept = Some(compressor);
-        packed
+        packed.map(|mut packed| {
+            // It was given room for the worst case, and may wait for a slow client.
+            packed.shrink_to_fit();
+            packed
+        })
     })
 }
 

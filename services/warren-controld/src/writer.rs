@@ -27,6 +27,10 @@ const BETWEEN_PICTURES: Duration = Duration::from_millis(25);
 /// For each that looks, so much longer: a wave of changes is told in fewer, larger messages the more there are to tell.
 const FOR_EACH_SESSION: Duration = Duration::from_micros(20);
 
+/// The same after a picture in which who sees whom may have changed, which every session takes some fifty microseconds
+/// to find out: a wave of joins shall not keep a core busy with telling everybody of ever smaller parts of it.
+const FOR_EACH_LOOK_AROUND: Duration = Duration::from_micros(200);
+
 /// A picture that took long to make is not made again before this many times as long: a wave of joins under a large
 /// policy must not keep the writer from everything else.
 const FOR_ITS_COST: u32 = 4;
@@ -185,9 +189,10 @@ impl Writer {
         }
         let begun = clock::now();
         if let Some(picture) = self.control.publish() {
+            let for_each = if picture.may_change_sight() { FOR_EACH_LOOK_AROUND } else { FOR_EACH_SESSION };
             self.ends.snapshots.send_replace(picture);
             let made = clock::now();
-            self.picture_due = made + pause_after(made - begun, self.ends.snapshots.receiver_count());
+            self.picture_due = made + pause_after(made - begun, for_each, self.ends.snapshots.receiver_count());
         }
         self.ends.pending.send_if_modified(|known| {
             let pending = self.control.pending();
@@ -307,9 +312,9 @@ impl Writer {
 }
 
 /// How long after a picture that took `cost` the next may be made, with so many who look at it.
-fn pause_after(cost: Duration, sessions: usize) -> Duration {
+fn pause_after(cost: Duration, for_each: Duration, sessions: usize) -> Duration {
     let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
-    let wished = BETWEEN_PICTURES.max(FOR_EACH_SESSION.saturating_mul(sessions)).max(cost.saturating_mul(FOR_ITS_COST));
+    let wished = BETWEEN_PICTURES.max(for_each.saturating_mul(sessions)).max(cost.saturating_mul(FOR_ITS_COST));
     wished.min(LONGEST_PAUSE)
 }
 
@@ -327,9 +332,11 @@ mod tests {
     #[test]
     fn pictures_come_slower_the_more_they_cost_and_the_more_look_but_they_come() {
         let milliseconds = Duration::from_millis;
-        assert_eq!(pause_after(milliseconds(1), 10), milliseconds(25));
-        assert_eq!(pause_after(milliseconds(1), 5_000), milliseconds(100));
-        assert_eq!(pause_after(milliseconds(50), 5_000), milliseconds(200));
-        assert_eq!(pause_after(milliseconds(900), usize::MAX), LONGEST_PAUSE);
+        let pause = |cost, sessions| pause_after(milliseconds(cost), FOR_EACH_SESSION, sessions);
+        assert_eq!(pause(1, 10), milliseconds(25));
+        assert_eq!(pause(1, 5_000), milliseconds(100));
+        assert_eq!(pause(50, 5_000), milliseconds(200));
+        assert_eq!(pause(900, usize::MAX), LONGEST_PAUSE);
+        assert_eq!(pause_after(milliseconds(1), FOR_EACH_LOOK_AROUND, 1_000), milliseconds(200));
     }
 }
