@@ -24,6 +24,10 @@ const SECRET_DIGITS: usize = 64;
 pub struct KeySecret(String);
 
 impl KeySecret {
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text, for whoever asked for the key.
     pub fn reveal(&self) -> &str {
         &self.0

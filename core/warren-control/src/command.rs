@@ -9,13 +9,14 @@ use warren_crypto::{MachinePublic, NodePublic, UnixTime};
 use warren_ip::Prefix;
 use warren_wire::{NodeId, RegisterRequest, UserId};
 
+use crate::api_keys::ApiScope;
 use crate::attributes::AttributeWish;
 use crate::auth_keys::KeySecret;
 use crate::pending::AuthId;
 use crate::people::Person;
 use crate::register::RegisterAnswer;
 use crate::roles::UserRole;
-use crate::rows::{KeyId, Node, PolicyRow, PreAuthKey, Sealed, Service, ServiceId, SignIn, User};
+use crate::rows::{ApiKey, ApiKeyId, KeyId, Node, PolicyRow, PreAuthKey, Sealed, Service, ServiceId, SignIn, User};
 use crate::services::{ServiceChange, ServiceWish};
 
 /// Something that someone asks for.
@@ -57,8 +58,15 @@ pub enum Actor {
     Operator {
         /// As the door knows them (`uid 1000`, a name).
         name: String,
-        /// Which door (`admin socket`, `api`).
+        /// Which door (`admin socket`, `policy file`).
         door: &'static str,
+    },
+    /// Whoever has an API key.
+    ApiKey {
+        /// The part of the key that is not secret.
+        prefix: String,
+        /// Where the request came from.
+        from: IpAddr,
     },
 }
 
@@ -70,6 +78,7 @@ impl fmt::Display for Actor {
             Self::Machine { key, from: Some(from) } => write!(f, "machine {} from {from}", key.short()),
             Self::Person { issuer, subject } => write!(f, "{subject} of {issuer}"),
             Self::Operator { name, door } => write!(f, "{name} by {door}"),
+            Self::ApiKey { prefix, from } => write!(f, "api key {prefix} from {from}"),
         }
     }
 }
@@ -261,6 +270,28 @@ pub enum What {
         /// Which.
         key: KeyId,
     },
+    /// Makes an API key.
+    CreateApiKey {
+        /// What it may do; at least one.
+        scopes: BTreeSet<ApiScope>,
+        /// When it stops.
+        expiry: UnixTime,
+    },
+    /// The key is good for nothing from now on.
+    ExpireApiKey {
+        /// Which.
+        key: ApiKeyId,
+    },
+    /// Forgets the key.
+    DeleteApiKey {
+        /// Which.
+        key: ApiKeyId,
+    },
+    /// A key was used. Written down only when it was not a moment ago.
+    SeeApiKey {
+        /// Which.
+        key: ApiKeyId,
+    },
     /// Makes a service with addresses of its own.
     CreateService {
         /// One DNS label, with or without `svc:`.
@@ -344,6 +375,10 @@ impl What {
             Self::CreateKey { .. } => "create_key",
             Self::ExpireKey { .. } => "expire_key",
             Self::DeleteKey { .. } => "delete_key",
+            Self::CreateApiKey { .. } => "create_api_key",
+            Self::ExpireApiKey { .. } => "expire_api_key",
+            Self::DeleteApiKey { .. } => "delete_api_key",
+            Self::SeeApiKey { .. } => "see_api_key",
             Self::CreateService { .. } => "create_service",
             Self::ChangeService { .. } => "change_service",
             Self::DeleteService { .. } => "delete_service",
@@ -374,6 +409,13 @@ pub enum Answer {
         /// The text for `--auth-key`; `Some` only in answer to [`What::CreateKey`].
         secret: Option<KeySecret>,
     },
+    /// The API key as it is now, and when it was just made the whole text, this once.
+    ApiKey {
+        /// The row.
+        key: Arc<ApiKey>,
+        /// The text for `Authorization: Bearer`; `Some` only in answer to [`What::CreateApiKey`].
+        secret: Option<KeySecret>,
+    },
     /// The service as it is now.
     Service(Arc<Service>),
     /// The policy as it is now.
@@ -399,7 +441,7 @@ pub enum Refusal {
     /// A row that was named does not exist.
     #[error("no such {kind}: {name}")]
     NotFound {
-        /// `node`, `user`, `key`, `service`, `registration`.
+        /// `node`, `user`, `key`, `API key`, `service`, `registration`.
         kind: &'static str,
         /// As it was asked for.
         name: String,

@@ -13,6 +13,7 @@
 //! | [`attributes`] | facts about devices that operators and the devices set, for postures |
 //! | [`services`] | addresses that several nodes may answer at |
 //! | [`offers`] | which services nodes say that they would host |
+//! | [`api_keys`] | keys for programs and operators far away, and what each may do |
 //! | [`event`] | what was decided, and who must hear of it |
 //! | [`clones`] | two machines with one state |
 //! | [`shell_checks`] | shell sessions that a person or an operator must let in |
@@ -41,6 +42,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+pub mod api_keys;
 mod approvals;
 pub mod attributes;
 mod auth_keys;
@@ -79,6 +81,7 @@ mod table;
 mod tags;
 mod visibility;
 
+pub use api_keys::{ApiKeyRefusal, ApiScope, NoScope};
 pub use attributes::{AttributeValue, AttributeWish, CustomAttribute, SetBy};
 pub use auth_keys::KeySecret;
 pub use clones::ChannelId;

@@ -15,7 +15,8 @@ use warren_wire::{NodeId, UserId};
 use crate::addresses::Pool;
 use crate::roles::UserRole;
 use crate::rows::{
-    KeyId, Node, Owner, PolicyRow, PreAuthKey, Revision, Rows, ServerFacts, Service, ServiceId, SignIn, User,
+    ApiKey, ApiKeyId, KeyId, Node, Owner, PolicyRow, PreAuthKey, Revision, Rows, ServerFacts, Service, ServiceId,
+    SignIn, User,
 };
 use crate::settings::Settings;
 use crate::table::Table;
@@ -39,6 +40,8 @@ pub struct Registry {
     key_prefixes: Table<String, KeyId>,
     services: Table<ServiceId, Arc<Service>>,
     service_names: Table<String, ServiceId>,
+    api_keys: Table<ApiKeyId, Arc<ApiKey>>,
+    api_key_prefixes: Table<String, ApiKeyId>,
     pub(crate) v4: Option<Pool>,
     pub(crate) v6: Option<Pool>,
 }
@@ -150,6 +153,13 @@ impl Registry {
             check_counter("service", service.id.0, rows.facts.next_service)?;
             registry.put_service(Arc::clone(service));
         }
+        for key in &rows.api_keys {
+            if registry.api_key_prefixes.contains(&key.prefix) {
+                return Err(RowsError::SharedBy("API keys", "prefix"));
+            }
+            check_counter("API key", key.id.0, rows.facts.next_api_key)?;
+            registry.put_api_key(Arc::clone(key));
+        }
         Ok(registry)
     }
 
@@ -162,6 +172,7 @@ impl Registry {
             nodes: self.nodes.values().cloned().collect(),
             keys: self.keys.values().cloned().collect(),
             services: self.services.values().cloned().collect(),
+            api_keys: self.api_keys.values().cloned().collect(),
             policy: self.policy.clone(),
             facts: self.facts,
             soft: Vec::new(),
@@ -250,6 +261,26 @@ impl Registry {
 
     pub(crate) fn key_by_prefix(&self, prefix: &str) -> Option<&Arc<PreAuthKey>> {
         self.key(*self.key_prefixes.get(&prefix.to_owned())?)
+    }
+
+    /// An API key by id.
+    pub fn api_key(&self, id: ApiKeyId) -> Option<&Arc<ApiKey>> {
+        self.api_keys.get(&id)
+    }
+
+    /// The one API key of this prefix.
+    pub fn api_key_by_prefix(&self, prefix: &str) -> Option<&Arc<ApiKey>> {
+        self.api_key(*self.api_key_prefixes.get(&prefix.to_owned())?)
+    }
+
+    /// All API keys by id.
+    pub fn api_keys(&self) -> impl Iterator<Item = &Arc<ApiKey>> {
+        self.api_keys.values()
+    }
+
+    /// How many API keys there are, expired ones too.
+    pub fn api_key_count(&self) -> usize {
+        self.api_keys.len()
     }
 
     /// A service by id.
@@ -373,6 +404,17 @@ impl Registry {
         }
     }
 
+    pub(crate) fn put_api_key(&mut self, key: Arc<ApiKey>) {
+        self.api_key_prefixes.insert(key.prefix.clone(), key.id);
+        self.api_keys.insert(key.id, key);
+    }
+
+    pub(crate) fn remove_api_key(&mut self, id: ApiKeyId) {
+        if let Some(old) = self.api_keys.remove(&id) {
+            self.api_key_prefixes.remove(&old.prefix);
+        }
+    }
+
     /// Panics when an invariant does not hold. For tests and debug builds: it walks everything.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn check_invariants(&self) {
@@ -410,6 +452,10 @@ impl Registry {
             assert!(service.id.0 < self.facts.next_service);
         }
         assert_eq!(self.key_prefixes.len(), self.keys.len());
+        assert_eq!(self.api_key_prefixes.len(), self.api_keys.len());
+        for key in self.api_keys.values() {
+            assert!(!key.scopes.is_empty() && key.id.0 < self.facts.next_api_key, "API key {}", key.id);
+        }
         for key in self.keys.values() {
             assert!(key.user.is_none_or(|user| self.users.contains(&user)), "owner of key {} exists", key.id);
             assert!(key.user.is_some() || !key.tags.is_empty());

@@ -1,7 +1,7 @@
 //! The registry as rows: what is written to the database and read back, and nothing else.
 //!
 //! A row has no behaviour and no invariant of its own; [`crate::Control`] keeps them. Secrets are not here: of a join
-//! key only the SHA-256 of its secret part is a row.
+//! key or an API key only the SHA-256 of its secret part is a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,6 +13,7 @@ use warren_crypto::{DiscoPublic, MachinePublic, NodePublic, UnixTime};
 use warren_ip::Prefix;
 use warren_wire::{CapabilityVersion, Endpoint, Hostinfo, NodeId, StableId, UserId};
 
+use crate::api_keys::ApiScope;
 use crate::attributes::CustomAttribute;
 use crate::offers::Offered;
 use crate::roles::UserRole;
@@ -26,6 +27,16 @@ pub struct Revision(pub u64);
 pub struct KeyId(pub i64);
 
 impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The number of an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ApiKeyId(pub i64);
+
+impl fmt::Display for ApiKeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -269,6 +280,25 @@ pub struct PreAuthKey {
     pub expiry: Option<UnixTime>,
 }
 
+/// A key by which a program or a person far away uses the API. The secret itself was shown once and is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Positive, never used again.
+    pub id: ApiKeyId,
+    /// The part that finds the row: 12 hex digits, unique, not secret.
+    pub prefix: String,
+    /// SHA-256 of the secret part, for the reason that [`PreAuthKey::secret_sha256`] gives.
+    pub secret_sha256: [u8; 32],
+    /// What it may do; not empty.
+    pub scopes: BTreeSet<ApiScope>,
+    /// When it was made.
+    pub created: UnixTime,
+    /// When it stops.
+    pub expiry: UnixTime,
+    /// When it was used last, to some minutes; `None` before the first time.
+    pub last_seen: Option<UnixTime>,
+}
+
 impl User {
     /// Whether a word is the person's name or address. Words of addresses mean the same in capitals.
     pub(crate) fn is_called(&self, word: &str) -> bool {
@@ -323,11 +353,13 @@ pub struct ServerFacts {
     pub next_key: i64,
     /// The id that the next service gets.
     pub next_service: i64,
+    /// The id that the next API key gets.
+    pub next_api_key: i64,
 }
 
 impl Default for ServerFacts {
     fn default() -> Self {
-        Self { next_user: 1, next_node: 1, next_key: 1, next_service: 1 }
+        Self { next_user: 1, next_node: 1, next_key: 1, next_service: 1, next_api_key: 1 }
     }
 }
 
@@ -367,6 +399,8 @@ pub struct Rows {
     pub keys: Vec<Arc<PreAuthKey>>,
     /// Services with addresses of their own.
     pub services: Vec<Arc<Service>>,
+    /// API keys.
+    pub api_keys: Vec<Arc<ApiKey>>,
     /// `None`: everyone may reach everyone.
     pub policy: Option<Arc<PolicyRow>>,
     /// Counters.
@@ -399,6 +433,10 @@ pub enum RowChange {
     /// Delete.
     DeleteService(ServiceId),
     /// Insert or replace.
+    PutApiKey(Arc<ApiKey>),
+    /// Delete.
+    DeleteApiKey(ApiKeyId),
+    /// Insert or replace.
     PutPolicy(Arc<PolicyRow>),
     /// Replace.
     PutFacts(ServerFacts),
@@ -421,6 +459,8 @@ pub enum RowId {
     Key(KeyId),
     /// A service.
     Service(ServiceId),
+    /// An API key.
+    ApiKey(ApiKeyId),
 }
 
 impl RowId {
@@ -434,6 +474,7 @@ impl RowId {
             Self::Node(id) => ("node", id.0),
             Self::Key(id) => ("key", id.0),
             Self::Service(id) => ("service", id.0),
+            Self::ApiKey(id) => ("api_key", id.0),
         }
     }
 }
@@ -452,6 +493,8 @@ impl RowChange {
             Self::DeleteKey(id) => RowId::Key(*id),
             Self::PutService(service) => RowId::Service(service.id),
             Self::DeleteService(id) => RowId::Service(*id),
+            Self::PutApiKey(key) => RowId::ApiKey(key.id),
+            Self::DeleteApiKey(id) => RowId::ApiKey(*id),
             Self::PutPolicy(_) => RowId::Policy,
             Self::PutFacts(_) => RowId::Facts,
         }

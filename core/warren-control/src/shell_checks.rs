@@ -202,7 +202,7 @@ impl ShellChecks {
     ) -> Result<&ShellCheck, CheckRefusal> {
         let check = self.check(id, registry, now).ok_or(CheckRefusal::Unknown)?;
         let is_theirs = match by {
-            Actor::Operator { .. } => true,
+            Actor::Operator { .. } | Actor::ApiKey { .. } => true,
             Actor::Person { issuer, subject } => {
                 registry.user_by_identity(issuer, subject).is_some_and(|user| user.id == check.owner)
             }

@@ -23,7 +23,7 @@ use crate::pending::Pending;
 use crate::presence::Present;
 use crate::registry::Registry;
 use crate::roles::UserRole;
-use crate::rows::{AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, Service, SignIn, User};
+use crate::rows::{ApiKey, ApiKeyId, AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, Service, SignIn, User};
 use crate::settings::Settings;
 use crate::table::Table;
 use crate::tags::RefusedTags;
@@ -167,6 +167,10 @@ impl Staged {
             }
             What::ExpireKey { key } => self.expire_key(key, now),
             What::DeleteKey { key } => self.delete_key(key, now),
+            What::CreateApiKey { scopes, expiry } => self.create_api_key(scopes, expiry, now, random),
+            What::ExpireApiKey { key } => self.expire_api_key(key, now),
+            What::DeleteApiKey { key } => self.delete_api_key(key, now),
+            What::SeeApiKey { key } => self.see_api_key(key, now),
             What::CreateService { name, wish } => self.create_service(&name, wish, now),
             What::ChangeService { service, change } => self.change_service(service, change, now),
             What::DeleteService { service } => self.delete_service(service, now),
@@ -237,6 +241,18 @@ impl Staged {
         self.state.registry.remove_key(id);
         self.rows.push(RowChange::DeleteKey(id));
         self.events.push(Event::KeyChanged(id));
+    }
+
+    pub(crate) fn put_api_key(&mut self, key: ApiKey) -> Arc<ApiKey> {
+        let key = Arc::new(key);
+        self.state.registry.put_api_key(Arc::clone(&key));
+        self.rows.push(RowChange::PutApiKey(Arc::clone(&key)));
+        key
+    }
+
+    pub(crate) fn remove_api_key(&mut self, id: ApiKeyId) {
+        self.state.registry.remove_api_key(id);
+        self.rows.push(RowChange::DeleteApiKey(id));
     }
 
     pub(crate) fn put_service(&mut self, service: Service) -> Arc<Service> {

@@ -49,6 +49,12 @@ impl Paged for crate::rows::ServiceId {
     }
 }
 
+impl Paged for crate::rows::ApiKeyId {
+    fn page(&self) -> u64 {
+        page_of_number(self.0)
+    }
+}
+
 impl Paged for NodePublic {
     fn page(&self) -> u64 {
         u64::from(self.as_bytes()[0])

@@ -1,6 +1,7 @@
 //! The admin socket: who calls, whether they may, and the way to the REST handlers.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use warren_api::admin;
+use warren_control::Actor;
+use warren_control::rows::ApiKey;
 use warren_io::answer::Body;
 use warren_io::local_socket::{Caller, LocalListener};
 use warren_io::routes::Routes;
 
+use crate::rest::scopes::Need;
 use crate::rest::{self, problem};
 use crate::service::Shared;
 
@@ -25,10 +29,36 @@ const MOST: usize = 128;
 /// For the head of a request, and for how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// A caller whom the socket let in, with the name under which the audit table knows them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Operator {
-    pub(crate) caller: Caller,
+/// A caller whom a door let in.
+#[derive(Clone, Debug)]
+pub(crate) enum Operator {
+    /// The admin socket; may do everything.
+    Local(Caller),
+    /// The public port, with an API key.
+    Key {
+        /// Which.
+        key: Arc<ApiKey>,
+        /// Where the request came from.
+        from: IpAddr,
+    },
+}
+
+impl Operator {
+    /// As the audit table knows them.
+    pub(crate) fn actor(&self) -> Actor {
+        match self {
+            Self::Local(caller) => Actor::Operator { name: format!("uid {}", caller.uid), door: "admin socket" },
+            Self::Key { key, from } => Actor::ApiKey { prefix: key.prefix.clone(), from: *from },
+        }
+    }
+
+    /// Whether they may do what needs this.
+    pub(crate) fn may(&self, need: Need) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Key { key, .. } => need.is_met_by(&key.scopes),
+        }
+    }
 }
 
 /// Answers for ever; dropping the future drops all connections.
@@ -102,7 +132,7 @@ fn authorise(
     if caller.uid != 0 && caller.uid != owner {
         return Err("neither root nor the server's own user");
     }
-    Ok(Operator { caller })
+    Ok(Operator::Local(caller))
 }
 
 #[cfg(test)]

@@ -75,6 +75,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Or a certificate from an authority.
     pub acme: Option<AcmeConfig>,
+    /// API keys may come by plain HTTP from other machines.
+    pub api_over_plain_http: bool,
     /// A second port, for plain HTTP alone.
     pub http_listen: Option<SocketAddr>,
     /// The relay that runs beside this server; `None` for none.
@@ -263,6 +265,7 @@ impl Config {
                     .unwrap_or(Probing::default().answer_within),
             },
             base_domain: said.base_domain.unwrap_or_else(|| "warren.internal".to_owned()),
+            api_over_plain_http: said.api_over_plain_http.unwrap_or(false),
             device_approval: said.device_approval.unwrap_or(false),
             hide_endpoints: said.hide_endpoints.unwrap_or(false),
             policy_file: said.policy_file,

@@ -29,6 +29,7 @@
 
 mod admin_door;
 pub mod admission;
+mod api_door;
 mod ask_node;
 mod clock;
 mod concerns;

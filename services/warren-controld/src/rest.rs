@@ -1,8 +1,11 @@
 //! The operators' REST API: the matching part of headscale's v1 (user-surface.md §5.2), and a little of ours.
 //!
+//! It is met at the admin socket and, with an API key, at the public port; [`scopes`] says what a key may.
+//!
 //! Reading answers from the last picture, which is never older than the last answered command. Writing goes to the
 //! writer as a command that carries who asked.
 
+mod api_keys;
 mod asking;
 mod attributes;
 mod auth;
@@ -10,6 +13,7 @@ mod body;
 mod keys;
 mod nodes;
 mod policy;
+pub(crate) mod scopes;
 mod services;
 mod shapes;
 mod users;
@@ -68,6 +72,9 @@ pub(crate) const TABLE: &[Row] = &[
     Row { example: "/api/v1/node/1/c2n", methods: &["POST"] },
     Row { example: "/api/v1/preauthkey", methods: &["GET", "POST", "DELETE"] },
     Row { example: "/api/v1/preauthkey/expire", methods: &["POST"] },
+    Row { example: "/api/v1/apikey", methods: &["GET", "POST"] },
+    Row { example: "/api/v1/apikey/expire", methods: &["POST"] },
+    Row { example: "/api/v1/apikey/0123456789ab", methods: &["DELETE"] },
     Row { example: "/api/v1/service", methods: &["GET", "POST"] },
     Row { example: "/api/v1/service/svc:web", methods: &["GET", "PUT", "DELETE"] },
     Row { example: "/api/v1/service/svc:web/hosts", methods: &["GET"] },
@@ -81,12 +88,15 @@ pub(crate) const TABLE: &[Row] = &[
 ];
 
 pub(crate) fn routes() -> Routes<(Arc<Shared>, Operator)> {
-    Routes::new().below(BASE_PATH, |request, (shared, operator)| async move {
-        match Asked::read(request, shared, operator).await {
-            Ok(asked) => asked.answer().await.unwrap_or_else(|error| error.response()),
-            Err(error) => error.response(),
-        }
-    })
+    Routes::new().below(BASE_PATH, |request, (shared, operator)| answer(request, shared, operator))
+}
+
+/// Answers a request of somebody whom a door let in.
+pub(crate) async fn answer(request: Request<Incoming>, shared: Arc<Shared>, operator: Operator) -> Response<Body> {
+    match Asked::read(request, shared, operator).await {
+        Ok(asked) => asked.answer().await.unwrap_or_else(|error| error.response()),
+        Err(error) => error.response(),
+    }
 }
 
 /// A request whose body has been read.
@@ -106,6 +116,13 @@ impl Asked {
         let path = head.uri.path().strip_prefix(BASE_PATH).unwrap_or_default();
         let path: Option<Vec<String>> = path.trim_end_matches('/').split('/').map(decode).collect();
         let path = path.ok_or_else(|| RestError::Wrong("the path is not UTF-8".to_owned()))?;
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        if let Some(need) = scopes::needed(head.method.as_str(), &words)
+            && !operator.may(need)
+        {
+            tracing::warn!(by = %operator.actor(), %need, "an API request was refused: the key's scopes do not reach");
+            return Err(RestError::OutOfScope);
+        }
         let query = head.uri.query().unwrap_or_default();
         let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let body = match answer::read_body(body, LARGEST_REQUEST, BODY_DEADLINE).await {
@@ -118,6 +135,8 @@ impl Asked {
     /// The table of contents: each arm calls one function in the file of its noun.
     async fn answer(&self) -> Result<Response<Body>, RestError> {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let unknown = || RestError::Unknown(format!("{} {BASE_PATH}{}", self.method, self.path.join("/")));
+        scopes::needed(self.method.as_str(), &path).ok_or_else(unknown)?;
         match (self.method.as_str(), path.as_slice()) {
             ("GET", ["health"]) => {
                 let database_connectivity = self.shared.registry.check().await;
@@ -148,6 +167,10 @@ impl Asked {
             ("POST", ["preauthkey"]) => keys::create(self).await,
             ("DELETE", ["preauthkey"]) => keys::delete(self).await,
             ("POST", ["preauthkey", "expire"]) => keys::expire(self).await,
+            ("GET", ["apikey"]) => api_keys::list(self),
+            ("POST", ["apikey"]) => api_keys::create(self).await,
+            ("POST", ["apikey", "expire"]) => api_keys::expire(self).await,
+            ("DELETE", ["apikey", prefix]) => api_keys::delete(self, prefix).await,
             ("GET", ["service"]) => services::list(self),
             ("POST", ["service"]) => services::create(self).await,
             ("GET", ["service", name]) => services::show(self, name),
@@ -162,7 +185,7 @@ impl Asked {
             ("POST", ["auth", "register"]) => auth::register(self).await,
             ("POST", ["auth", "approve"]) => auth::approve(self).await,
             ("POST", ["auth", "reject"]) => auth::reject(self).await,
-            _ => Err(RestError::Unknown(format!("{} {BASE_PATH}{}", self.method, self.path.join("/")))),
+            _ => Err(unknown()),
         }
     }
 
@@ -203,7 +226,7 @@ impl Asked {
     }
 
     fn actor(&self) -> Actor {
-        Actor::Operator { name: format!("uid {}", self.operator.caller.uid), door: "admin socket" }
+        self.operator.actor()
     }
 
     async fn command(&self, what: What) -> Result<Answer, RestError> {
@@ -217,6 +240,8 @@ pub(crate) enum RestError {
     Wrong(String),
     Unknown(String),
     Body(answer::BodyError),
+    /// An API key that may do other things.
+    OutOfScope,
     Command(CommandError),
     /// A node did not answer.
     Node(AskError),
@@ -242,6 +267,7 @@ impl RestError {
             Self::Wrong(detail) => problem(StatusCode::BAD_REQUEST, detail),
             Self::Unknown(what) => problem(StatusCode::NOT_FOUND, &format!("this API has no {what}")),
             Self::Body(error) => error.response(),
+            Self::OutOfScope => problem(StatusCode::FORBIDDEN, "this API key may not do that"),
             Self::Command(error @ CommandError::Unavailable(_)) => {
                 problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
             }

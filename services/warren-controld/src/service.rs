@@ -8,6 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use warren_api::admin::BASE_PATH;
 use warren_control::{Actor, Answer, Command, Control, RowsError, What};
 use warren_crypto::{MachinePublic, MachineSecret};
 use warren_io::answer::{self, Body};
@@ -20,6 +21,7 @@ use warren_store::{LoadError, OpenError, Store};
 use warren_wire::ServerKeys;
 
 use crate::admission::{self, Admission};
+use crate::api_door::{self, Failures};
 use crate::ask_node::{self, Bells};
 use crate::concerns::Concerns;
 use crate::config::{Config, ConfigError};
@@ -54,6 +56,10 @@ pub(crate) struct Shared {
     pub(crate) attribute_turns: Turns,
     /// Places of those who compress much at once.
     pub(crate) packers: Arc<tokio::sync::Semaphore>,
+    /// Whether API keys may come by plain HTTP from elsewhere.
+    pub(crate) api_over_plain_http: bool,
+    /// Who asked the API without a good key.
+    pub(crate) api_failures: Failures,
     /// The number of the next Noise channel.
     pub(crate) next_channel: AtomicU64,
     /// Control channels that came to nothing.
@@ -196,6 +202,8 @@ impl Service {
                 ssh_checks: SshChecks::default(),
                 attribute_turns: Turns::default(),
                 packers: Arc::new(tokio::sync::Semaphore::new(cores())),
+                api_over_plain_http: config.api_over_plain_http,
+                api_failures: Failures::default(),
                 next_channel: AtomicU64::new(1),
                 dropped: Arc::default(),
                 keep_alive: config.keep_alive_interval,
@@ -290,7 +298,7 @@ impl Service {
                 move |request: Request<Incoming>, _: Peer| $handler(Arc::clone(&shared), request)
             }};
         }
-        let (for_upgrade, for_sign_in) = (shared(), shared());
+        let (for_upgrade, for_sign_in, for_api) = (shared(), shared(), shared());
         let counters = self.counters();
         Routes::new()
             .at("/ts2021", move |request, peer| noise_endpoint::upgrade(Arc::clone(&for_upgrade), request, peer))
@@ -313,6 +321,7 @@ impl Service {
             .at(oidc::CALLBACK, to!(oidc::flow::callback))
             .below("/oidc/confirm/", to!(oidc::flow::confirm))
             .below("/auth/", to!(pages::shell))
+            .below(BASE_PATH, move |request, peer| api_door::answer(Arc::clone(&for_api), request, peer))
             .below("/get/", to!(crate::download::answer))
     }
 

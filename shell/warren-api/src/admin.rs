@@ -1,6 +1,7 @@
 //! Admin API: what operators and their scripts ask of a control server.
 //!
-//! HTTP/1.1 with JSON below [`BASE_PATH`], on the server's admin socket. Paths, field names and the habit of writing
+//! HTTP/1.1 with JSON below [`BASE_PATH`], on the server's admin socket and, with an API key in
+//! `Authorization: Bearer`, on its public port. Paths, field names and the habit of writing
 //! ids as decimal text are the matching part of headscale's REST v1, so that scripts move over; what only our server
 //! knows has a path or field of its own, marked "ours". An error is `application/problem+json` ([`Problem`]).
 //! A request may write `disable_expiry` for `disableExpiry`, 1 for `"1"` and null for nothing; a key that means nothing is
@@ -28,6 +29,9 @@
 //! | GET `preauthkey` | – | `{preAuthKeys}` |
 //! | POST `preauthkey` | [`CreateKey`] | `{preAuthKey}`: the only answer that has the whole key |
 //! | POST `preauthkey/expire` · DELETE `preauthkey?id=` | [`ExpireKey`] · – | `{}` |
+//! | GET `apikey` | – | `{apiKeys}` |
+//! | POST `apikey` | [`CreateApiKey`] | [`NewApiKey`]: the only answer that has the whole key |
+//! | POST `apikey/expire` · DELETE `apikey/{prefix}?id=` | [`ExpireApiKey`] · – | `{}` |
 //! | GET `policy` · PUT `policy` · POST `policy/check` | – · [`SetPolicy`] · [`SetPolicy`] | [`Policy`] · [`Policy`] · [`PolicyCheck`] |
 //! | GET `service` · GET `service/{svc:name}` (ours) | – | `{vipServices}` · `{service}` |
 //! | POST `service` · PUT `service/{svc:name}` (ours) | [`CreateService`] · [`ChangeService`] | `{service}` |
@@ -43,11 +47,12 @@ mod shapes;
 
 pub use client::{AdminError, Client};
 pub use shapes::{
-    ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateKey, CreateService, CreateUser, ExpireKey,
-    ExpireNode, Health, HideEndpoints, HostsAnswer, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeAttributes,
-    NodeSaid, NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer,
-    ServiceHost, ServicesAnswer, SetApproved, SetAttribute, SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife,
-    User, UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
+    ApiKey, ApiKeysAnswer, ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateApiKey, CreateKey,
+    CreateService, CreateUser, ExpireApiKey, ExpireKey, ExpireNode, Health, HideEndpoints, HostsAnswer, KeyAnswer,
+    KeysAnswer, MoveNode, NewApiKey, Node, NodeAnswer, NodeAttributes, NodeSaid, NodesAnswer, Nothing, Policy,
+    PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer, ServiceHost, ServicesAnswer,
+    SetApproved, SetAttribute, SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife, User, UserAnswer, UsersAnswer,
+    WaitingAnswer, WaitingMachine,
 };
 
 /// Prefix of every path of this contract.

@@ -7,7 +7,7 @@ CREATE TABLE server (
     next_user INTEGER NOT NULL,
     next_node INTEGER NOT NULL,
     next_key  INTEGER NOT NULL
-, next_service INTEGER NOT NULL DEFAULT 1) STRICT;
+, next_service INTEGER NOT NULL DEFAULT 1, next_api_key INTEGER NOT NULL DEFAULT 1) STRICT;
 
 CREATE TABLE users (
     id           INTEGER PRIMARY KEY,
@@ -74,6 +74,16 @@ CREATE TABLE services (
     tags     TEXT NOT NULL,
     approved TEXT NOT NULL, -- ids of nodes
     created  TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE api_keys (
+    id            INTEGER PRIMARY KEY,
+    prefix        TEXT NOT NULL UNIQUE,
+    secret_sha256 BLOB NOT NULL CHECK (length(secret_sha256) = 32),
+    scopes        TEXT NOT NULL,
+    created       TEXT NOT NULL,
+    expiry        TEXT NOT NULL,
+    last_seen     TEXT -- to some minutes. NULL: never used.
 ) STRICT;
 
 CREATE TABLE policy (

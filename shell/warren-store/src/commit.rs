@@ -3,7 +3,7 @@
 use sqlx::{Connection as _, Row as _, Sqlite, SqliteConnection, Transaction};
 use warren_control::Batch;
 use warren_control::rows::{
-    AuditLine, NameOrigin, Node, PreAuthKey, Registered, Revision, RowChange, Service, SignIn, User,
+    ApiKey, AuditLine, NameOrigin, Node, PreAuthKey, Registered, Revision, RowChange, Service, SignIn, User,
 };
 
 use crate::columns::{json, maybe_time, owner, time};
@@ -125,6 +125,8 @@ async fn delete(connection: &mut SqliteConnection, change: &RowChange) -> Result
         RowChange::DeleteKey(id) => ("DELETE FROM join_keys WHERE id = ?", id.0),
         RowChange::PutService(service) => ("DELETE FROM services WHERE id = ?", service.id.0),
         RowChange::DeleteService(id) => ("DELETE FROM services WHERE id = ?", id.0),
+        RowChange::PutApiKey(key) => ("DELETE FROM api_keys WHERE id = ?", key.id.0),
+        RowChange::DeleteApiKey(id) => ("DELETE FROM api_keys WHERE id = ?", id.0),
         RowChange::PutPolicy(_) => ("DELETE FROM policy WHERE id = ?", 1),
         RowChange::PutFacts(_) => return Ok(()), // updated in place
     };
@@ -139,6 +141,7 @@ async fn insert(connection: &mut SqliteConnection, change: &RowChange) -> Result
         RowChange::PutNode(node) => insert_node(connection, node).await,
         RowChange::PutKey(key) => insert_key(connection, key).await,
         RowChange::PutService(service) => insert_service(connection, service).await,
+        RowChange::PutApiKey(key) => insert_api_key(connection, key).await,
         RowChange::PutPolicy(policy) => {
             sqlx::query("INSERT INTO policy (id, text, updated) VALUES (1, ?, ?)")
                 .bind(&policy.text)
@@ -148,11 +151,14 @@ async fn insert(connection: &mut SqliteConnection, change: &RowChange) -> Result
             Ok(())
         }
         RowChange::PutFacts(facts) => {
-            sqlx::query("UPDATE server SET next_user = ?, next_node = ?, next_key = ?, next_service = ? WHERE id = 1")
+            let sql = "UPDATE server SET next_user = ?, next_node = ?, next_key = ?, next_service = ?, next_api_key = ?
+                       WHERE id = 1";
+            sqlx::query(sql)
                 .bind(facts.next_user)
                 .bind(facts.next_node)
                 .bind(facts.next_key)
                 .bind(facts.next_service)
+                .bind(facts.next_api_key)
                 .execute(connection)
                 .await?;
             Ok(())
@@ -161,7 +167,8 @@ async fn insert(connection: &mut SqliteConnection, change: &RowChange) -> Result
         | RowChange::DeleteSignIn(_)
         | RowChange::DeleteNode(_)
         | RowChange::DeleteKey(_)
-        | RowChange::DeleteService(_) => Ok(()),
+        | RowChange::DeleteService(_)
+        | RowChange::DeleteApiKey(_) => Ok(()),
     }
 }
 
@@ -272,6 +279,22 @@ async fn insert_service(connection: &mut SqliteConnection, service: &Service) ->
         .bind(json(&service.tags)?)
         .bind(json(&service.approved)?)
         .bind(time(service.created))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn insert_api_key(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), sqlx::Error> {
+    let sql = "INSERT INTO api_keys (id, prefix, secret_sha256, scopes, created, expiry, last_seen)
+               VALUES (?, ?, ?, ?, ?, ?, ?)";
+    sqlx::query(sql)
+        .bind(key.id.0)
+        .bind(&key.prefix)
+        .bind(&key.secret_sha256[..])
+        .bind(json(&key.scopes)?)
+        .bind(time(key.created))
+        .bind(time(key.expiry))
+        .bind(maybe_time(key.last_seen))
         .execute(connection)
         .await?;
     Ok(())

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _};
 use warren_control::rows::{
-    KeyId, NameOrigin, Node, PolicyRow, PreAuthKey, Registered, Revision, Sealed, ServerFacts, Service, ServiceId,
-    SignIn, User,
+    ApiKey, ApiKeyId, KeyId, NameOrigin, Node, PolicyRow, PreAuthKey, Registered, Revision, Sealed, ServerFacts,
+    Service, ServiceId, SignIn, User,
 };
 use warren_control::{Rows, SoftRow};
 use warren_wire::{NodeId, StableId, UserId};
@@ -48,6 +48,7 @@ impl Store {
             next_node: server.plain("next_node")?,
             next_key: server.plain("next_key")?,
             next_service: server.plain("next_service")?,
+            next_api_key: server.plain("next_api_key")?,
         };
         let revision = Revision(server.plain::<i64>("revision")? as u64);
         let users = sqlx::query("SELECT * FROM users ORDER BY id").fetch_all(&mut *connection).await?;
@@ -55,6 +56,7 @@ impl Store {
         let nodes = sqlx::query("SELECT * FROM nodes ORDER BY id").fetch_all(&mut *connection).await?;
         let keys = sqlx::query("SELECT * FROM join_keys ORDER BY id").fetch_all(&mut *connection).await?;
         let services = sqlx::query("SELECT * FROM services ORDER BY id").fetch_all(&mut *connection).await?;
+        let api_keys = sqlx::query("SELECT * FROM api_keys ORDER BY id").fetch_all(&mut *connection).await?;
         let policy = sqlx::query("SELECT * FROM policy").fetch_optional(&mut *connection).await?;
         let soft = sqlx::query("SELECT * FROM soft ORDER BY node_id").fetch_all(&mut *connection).await?;
         transaction.commit().await?;
@@ -65,6 +67,7 @@ impl Store {
             nodes: nodes.iter().map(node).collect::<Result<_, _>>()?,
             keys: keys.iter().map(key).collect::<Result<_, _>>()?,
             services: services.iter().map(service).collect::<Result<_, _>>()?,
+            api_keys: api_keys.iter().map(api_key).collect::<Result<_, _>>()?,
             policy: policy.as_ref().map(policy_row).transpose()?,
             facts,
             soft: soft.iter().filter_map(readable).collect(),
@@ -202,6 +205,20 @@ fn service(row: &SqliteRow) -> Result<Arc<Service>, LoadError> {
         tags: row.json("tags")?,
         approved: row.json("approved")?,
         created: row.time("created")?,
+    }))
+}
+
+fn api_key(row: &SqliteRow) -> Result<Arc<ApiKey>, LoadError> {
+    let row = Reader::new(row, "api_keys", "id")?;
+    let secret: &[u8] = row.plain("secret_sha256")?;
+    Ok(Arc::new(ApiKey {
+        id: ApiKeyId(row.id),
+        prefix: row.plain("prefix")?,
+        secret_sha256: secret.try_into().map_err(|_| row.bad("secret_sha256"))?,
+        scopes: row.json("scopes")?,
+        created: row.time("created")?,
+        expiry: row.time("expiry")?,
+        last_seen: row.maybe_time("last_seen")?,
     }))
 }
 

@@ -10,7 +10,7 @@ pub(crate) struct Migration {
 }
 
 /// All steps in order; the first makes schema 1.
-pub(crate) const MIGRATIONS: [Migration; 7] = [
+pub(crate) const MIGRATIONS: [Migration; 8] = [
     Migration {
         up: include_str!("../schema/0001_registry.up.sql"),
         down: include_str!("../schema/0001_registry.down.sql"),
@@ -38,6 +38,10 @@ pub(crate) const MIGRATIONS: [Migration; 7] = [
     Migration {
         up: include_str!("../schema/0007_attributes.up.sql"),
         down: include_str!("../schema/0007_attributes.down.sql"),
+    },
+    Migration {
+        up: include_str!("../schema/0008_api_keys.up.sql"),
+        down: include_str!("../schema/0008_api_keys.down.sql"),
     },
 ];
 

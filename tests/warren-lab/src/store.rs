@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use warren_control::Batch;
 use warren_control::rows::{
-    KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, Service, ServiceId, SignIn, SoftRow,
-    User,
+    ApiKey, ApiKeyId, KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, Service, ServiceId,
+    SignIn, SoftRow, User,
 };
 use warren_wire::{NodeId, UserId};
 
@@ -17,6 +17,7 @@ pub struct Store {
     nodes: BTreeMap<NodeId, Arc<Node>>,
     keys: BTreeMap<KeyId, Arc<PreAuthKey>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
+    api_keys: BTreeMap<ApiKeyId, Arc<ApiKey>>,
     policy: Option<Arc<PolicyRow>>,
     facts: ServerFacts,
     revision: Revision,
@@ -41,6 +42,8 @@ impl Store {
                 RowChange::DeleteKey(id) => drop(self.keys.remove(&id)),
                 RowChange::PutService(service) => drop(self.services.insert(service.id, service)),
                 RowChange::DeleteService(id) => drop(self.services.remove(&id)),
+                RowChange::PutApiKey(key) => drop(self.api_keys.insert(key.id, key)),
+                RowChange::DeleteApiKey(id) => drop(self.api_keys.remove(&id)),
                 RowChange::PutPolicy(policy) => self.policy = Some(policy),
                 RowChange::PutFacts(facts) => self.facts = facts,
             }
@@ -63,6 +66,7 @@ impl Store {
             nodes: self.nodes.values().cloned().collect(),
             keys: self.keys.values().cloned().collect(),
             services: self.services.values().cloned().collect(),
+            api_keys: self.api_keys.values().cloned().collect(),
             policy: self.policy.clone(),
             facts: self.facts,
             soft: self.soft.values().cloned().collect(),

@@ -1,5 +1,6 @@
-//! `warren control users|nodes|keys|services|policy|auth …`: an operator's commands, over the server's admin socket.
+//! `warren control users|nodes|keys|apikeys|services|policy|auth …`: an operator's commands, over the server's admin socket.
 
+mod api_keys;
 mod attributes;
 mod services;
 
@@ -31,6 +32,9 @@ pub enum Operate {
     /// Keys that let devices in without a person
     #[command(subcommand, visible_alias = "preauthkeys", alias = "authkeys", alias = "key")]
     Keys(Keys),
+    /// Keys by which programs use this server's API
+    #[command(subcommand, name = "apikeys", visible_alias = "apikey", alias = "api-keys")]
+    ApiKeys(api_keys::ApiKeys),
     /// Addresses of the network's own, at which several devices may answer
     #[command(subcommand, alias = "service")]
     Services(services::Services),
@@ -274,6 +278,7 @@ pub async fn run(client: &Client, command: &Operate) -> Result<()> {
         Operate::Users(users) => self::users(client, users).await,
         Operate::Nodes(nodes) => self::nodes(client, nodes).await,
         Operate::Keys(keys) => self::keys(client, keys).await,
+        Operate::ApiKeys(command) => api_keys::run(client, command).await,
         Operate::Services(command) => services::run(client, command).await,
         Operate::Policy(policy) => self::policy(client, policy).await,
         Operate::Auth(auth) => self::auth(client, auth).await,

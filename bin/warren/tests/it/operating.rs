@@ -59,6 +59,27 @@ impl Drop for Server {
 }
 
 #[test]
+fn an_operator_makes_api_keys_and_ends_them() {
+    let server = Server::start();
+    let whole = server.says(&["apikeys", "create", "--scopes", "read,nodes", "--expiration", "1h"]);
+    let prefix = whole.trim().strip_prefix("wkey-api-").and_then(|rest| rest.split('-').next()).expect("a key");
+    let shown: serde_json::Value = serde_json::from_str(&server.says(&["apikeys", "list", "--json"])).expect("JSON");
+    assert_eq!(shown[0]["prefix"], format!("wkey-api-{prefix}-***"));
+    assert_eq!(shown[0]["scopes"], serde_json::json!(["read", "nodes"]));
+    let before = shown[0]["expiration"].clone();
+    server.says(&["apikey", "expire", whole.trim()]);
+    let shown: serde_json::Value = serde_json::from_str(&server.says(&["apikeys", "list", "--json"])).expect("JSON");
+    assert!(shown[0]["expiration"].as_str() < before.as_str(), "{shown}");
+    assert!(server.says(&["apikeys", "list"]).contains(prefix));
+    server.says(&["apikeys", "delete", "--id", "1"]);
+    let refused = server.refuses(&["apikeys", "delete", "--prefix", prefix]);
+    assert!(refused.contains(&format!("no such API key: {prefix}")), "{refused}");
+    let refused = server.refuses(&["apikeys", "create", "--scopes", "nodes:write"]);
+    assert!(refused.contains("say all, read, users"), "{refused}");
+    server.refuses(&["apikeys", "expire"]);
+}
+
+#[test]
 fn an_operator_gives_offices_and_sees_them() {
     let server = Server::start();
     for name in ["ann", "bob"] {

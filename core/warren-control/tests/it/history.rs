@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use warren_control::rows::{KeyId, ServiceId};
-use warren_control::{AttributeValue, AttributeWish, Control, ServiceWish, What};
+use warren_control::rows::{ApiKeyId, KeyId, ServiceId};
+use warren_control::{ApiScope, AttributeValue, AttributeWish, Control, ServiceWish, What};
+use warren_crypto::UnixTime;
 use warren_wire::{NodeId, UserId};
 
 use crate::world::*;
@@ -60,6 +61,17 @@ fn command() -> impl Strategy<Value = Plan> {
         (1_i64..4).prop_map(|id| Plan::What(What::DeleteService { service: ServiceId(id) })),
         (1_i64..4, (1_i64..8).prop_map(NodeId), any::<bool>())
             .prop_map(|(id, node, approved)| Plan::What(What::ApproveHost { service: ServiceId(id), node, approved })),
+        (prop::sample::subsequence(ApiScope::EVERY.to_vec(), 0..=2), 0_u64..90).prop_map(|(scopes, after)| {
+            let expiry = UnixTime::from_secs(1_790_000_000 + after);
+            Plan::What(What::CreateApiKey { scopes: scopes.into_iter().collect(), expiry })
+        }),
+        (1_i64..4, 0_u8..3).prop_map(|(id, what)| {
+            Plan::What(match (what, ApiKeyId(id)) {
+                (0, key) => What::ExpireApiKey { key },
+                (1, key) => What::DeleteApiKey { key },
+                (_, key) => What::SeeApiKey { key },
+            })
+        }),
         Just(Plan::What(What::ExpireDue)),
         Just(Plan::Restart),
     ]

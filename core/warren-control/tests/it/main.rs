@@ -1,5 +1,6 @@
 //! The control server as a whole value: batches, restarts, sessions, and laws over random histories.
 
+mod api_keys;
 mod attributes;
 mod facts;
 mod history;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use warren_control::register::RegisterAnswer;
 use warren_control::rows::{
-    KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, Service, ServiceId, SignIn, User,
+    ApiKey, ApiKeyId, KeyId, Node, PolicyRow, PreAuthKey, Revision, RowChange, Rows, ServerFacts, Service, ServiceId,
+    SignIn, User,
 };
 use warren_control::{Actor, Answer, Batch, ChannelId, Command, Control, Refusal, Settings, Snapshot, Staged, What};
 use warren_crypto::{MachinePublic, MachineSecret, NodePublic, NodeSecret, Random, UnixTime};
@@ -20,13 +21,14 @@ pub struct Tables {
     nodes: BTreeMap<NodeId, Arc<Node>>,
     keys: BTreeMap<KeyId, Arc<PreAuthKey>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
+    api_keys: BTreeMap<ApiKeyId, Arc<ApiKey>>,
     policy: Option<Arc<PolicyRow>>,
     facts: ServerFacts,
     revision: Revision,
 }
 
 impl Tables {
-    fn commit(&mut self, batch: &Batch) {
+    pub fn commit(&mut self, batch: &Batch) {
         self.revision = batch.revision;
         for change in batch.rows.iter().cloned() {
             match change {
@@ -40,6 +42,8 @@ impl Tables {
                 RowChange::DeleteKey(id) => drop(self.keys.remove(&id)),
                 RowChange::PutService(service) => drop(self.services.insert(service.id, service)),
                 RowChange::DeleteService(id) => drop(self.services.remove(&id)),
+                RowChange::PutApiKey(key) => drop(self.api_keys.insert(key.id, key)),
+                RowChange::DeleteApiKey(id) => drop(self.api_keys.remove(&id)),
                 RowChange::PutPolicy(policy) => self.policy = Some(policy),
                 RowChange::PutFacts(facts) => self.facts = facts,
             }
@@ -54,6 +58,7 @@ impl Tables {
             nodes: self.nodes.values().cloned().collect(),
             keys: self.keys.values().cloned().collect(),
             services: self.services.values().cloned().collect(),
+            api_keys: self.api_keys.values().cloned().collect(),
             policy: self.policy.clone(),
             facts: self.facts,
             soft: Vec::new(),

@@ -84,6 +84,8 @@ warren_io::settings! {
     acme_names: Vec<String>, List;
     /// A second port, for plain HTTP alone; `[::]:80` with ACME.
     http_listen: SocketAddr, Text;
+    /// Take API keys by plain HTTP from other machines too: behind a proxy elsewhere that speaks TLS, or for tests.
+    api_over_plain_http: bool, Switch;
     /// Run a relay beside this server.
     relay: bool, Switch;
     /// Its region, 900.

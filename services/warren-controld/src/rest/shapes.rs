@@ -1,7 +1,7 @@
 //! The registry's rows as the API shows them: the one place that converts.
 
 use warren_api::admin;
-use warren_control::rows::{LOCAL_ISSUER, Node, Owner, PreAuthKey, Registered, Service, User};
+use warren_control::rows::{ApiKey, LOCAL_ISSUER, Node, Owner, PreAuthKey, Registered, Service, User};
 use warren_control::{Registry, Served, Snapshot};
 use warren_wire::UserId;
 
@@ -112,6 +112,18 @@ pub(super) fn hosts(service: &Service, snapshot: &Snapshot) -> Vec<admin::Servic
         })
     };
     snapshot.registry().nodes().filter_map(host).collect()
+}
+
+/// Without its secret, which the server does not have.
+pub(super) fn api_key(key: &ApiKey) -> admin::ApiKey {
+    admin::ApiKey {
+        id: key.id.to_string(),
+        prefix: key.masked(),
+        expiration: Some(key.expiry),
+        created_at: Some(key.created),
+        last_seen: key.last_seen,
+        scopes: key.scopes.iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// Without its secret, which the server does not have.

@@ -1,5 +1,6 @@
 //! The control server on loopback, met by a client of our own: real port, real Noise, real database.
 
+mod api_keys;
 mod asking;
 mod browser;
 mod claims;

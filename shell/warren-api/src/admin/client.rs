@@ -13,11 +13,12 @@ use tokio::net::UnixStream;
 use warren_crypto::UnixTime;
 
 use super::shapes::{
-    ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateKey, CreateService, CreateUser, ExpireKey,
-    ExpireNode, Health, HideEndpoints, KeyAnswer, KeysAnswer, MoveNode, Node, NodeAnswer, NodeAttributes, NodeSaid,
-    NodesAnswer, Nothing, Policy, PolicyCheck, PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer,
-    ServicesAnswer, SetApproved, SetAttribute, SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife, User,
-    UserAnswer, UsersAnswer, WaitingAnswer, WaitingMachine,
+    ApiKey, ApiKeysAnswer, ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateApiKey, CreateKey,
+    CreateService, CreateUser, ExpireApiKey, ExpireKey, ExpireNode, Health, HideEndpoints, KeyAnswer, KeysAnswer,
+    MoveNode, NewApiKey, Node, NodeAnswer, NodeAttributes, NodeSaid, NodesAnswer, Nothing, Policy, PolicyCheck,
+    PreAuthKey, Problem, RegisterMachine, Service, ServiceAnswer, ServicesAnswer, SetApproved, SetAttribute,
+    SetAuthorized, SetPolicy, SetRole, SetTags, SignOfLife, User, UserAnswer, UsersAnswer, WaitingAnswer,
+    WaitingMachine,
 };
 use super::{BASE_PATH, HOST};
 
@@ -243,6 +244,26 @@ impl Client {
     /// Forgets a join key (by decimal id).
     pub async fn delete_key(&self, id: &str) -> Result<(), AdminError> {
         self.delete(&format!("preauthkey?id={}", encode(id))).await
+    }
+
+    /// All API keys, secrets left out.
+    pub async fn api_keys(&self) -> Result<Vec<ApiKey>, AdminError> {
+        Ok(self.get::<ApiKeysAnswer>("apikey").await?.api_keys)
+    }
+
+    /// Makes an API key. Its text is in this answer and never again.
+    pub async fn create_api_key(&self, wish: &CreateApiKey) -> Result<NewApiKey, AdminError> {
+        self.post("apikey", wish).await
+    }
+
+    /// Ends an API key.
+    pub async fn expire_api_key(&self, which: &ExpireApiKey) -> Result<(), AdminError> {
+        self.post::<Nothing>("apikey/expire", which).await.map(drop)
+    }
+
+    /// Forgets an API key (by its prefix).
+    pub async fn delete_api_key(&self, prefix: &str) -> Result<(), AdminError> {
+        self.delete(&format!("apikey/{}", encode(prefix))).await
     }
 
     /// All services.

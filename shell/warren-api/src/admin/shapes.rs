@@ -306,6 +306,59 @@ pub struct CreateKey {
     pub acl_tags: Vec<String>,
 }
 
+/// A key for this API, without its secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiKey {
+    /// Decimal number.
+    pub id: String,
+    /// `wkey-api-<12 hex digits>-***`; the digits name the key.
+    pub prefix: String,
+    /// When it stops.
+    pub expiration: Option<UnixTime>,
+    /// When it was made.
+    pub created_at: Option<UnixTime>,
+    /// When it was used last, to some minutes.
+    pub last_seen: Option<UnixTime>,
+    /// Ours: what it may do: `all`, `read`, or nouns that it may read and change (`users`, `nodes`, `keys`, `policy`,
+    /// `services`, `auth`).
+    pub scopes: Vec<String>,
+}
+
+/// Wish for an API key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct CreateApiKey {
+    /// `None` is in 90 days.
+    pub expiration: Option<UnixTime>,
+    /// Ours: as in [`ApiKey::scopes`]; none is `all`.
+    pub scopes: Vec<String>,
+}
+
+/// `{apiKey}`: the whole text of a new API key, this once. It does not print by accident.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NewApiKey {
+    /// For `Authorization: Bearer`.
+    pub api_key: String,
+}
+
+impl std::fmt::Debug for NewApiKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewApiKey(..)")
+    }
+}
+
+/// Ends an API key, by one or the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ExpireApiKey {
+    /// As in [`ApiKey::prefix`], or the digits alone.
+    pub prefix: String,
+    /// Decimal number.
+    pub id: String,
+}
+
 /// Ends a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -471,6 +524,8 @@ answer!(/// `{preAuthKey}`
     KeyAnswer { pre_auth_key: PreAuthKey });
 answer!(/// `{preAuthKeys}`
     KeysAnswer { pre_auth_keys: Vec<PreAuthKey> });
+answer!(/// `{apiKeys}`
+    ApiKeysAnswer { api_keys: Vec<ApiKey> });
 answer!(/// `{service}`
     ServiceAnswer { service: Service });
 answer!(/// `{vipServices}`

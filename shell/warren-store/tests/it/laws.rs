@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use warren_control::rows::{KeyId, Revision, ServiceId};
+use warren_control::rows::{ApiKeyId, KeyId, Revision, ServiceId};
 use warren_control::{
-    AttributeValue, AttributeWish, Offer, Offered, ServiceChange, ServiceWish, SoftRow, UserRole, What,
+    ApiScope, AttributeValue, AttributeWish, Offer, Offered, ServiceChange, ServiceWish, SoftRow, UserRole, What,
 };
 use warren_crypto::{DiscoPublic, UnixTime};
 use warren_store::{CommitError, Store};
@@ -78,6 +78,16 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1_i64..4).prop_map(|id| Step::What(What::DeleteService { service: ServiceId(id) })),
         1 => (1_i64..4, node.clone(), any::<bool>())
             .prop_map(|(id, node, approved)| Step::What(What::ApproveHost { service: ServiceId(id), node, approved })),
+        1 => (prop::sample::subsequence(ApiScope::EVERY.to_vec(), 1..=3), 1_900_000_000_u64..2_000_000_000)
+            .prop_map(|(scopes, until)| Step::What(What::CreateApiKey {
+                scopes: scopes.into_iter().collect(),
+                expiry: UnixTime::from_secs(until),
+            })),
+        1 => (1_i64..4, 0_u8..3).prop_map(|(id, what)| Step::What(match (what, ApiKeyId(id)) {
+            (0, key) => What::ExpireApiKey { key },
+            (1, key) => What::DeleteApiKey { key },
+            (_, key) => What::SeeApiKey { key },
+        })),
         1 => (1_i64..6, 1_i64..6).prop_map(|(a, b)| Step::Trade(a, b)),
         1 => "[ -~]{0,20}".prop_map(|comment| Step::What(What::ReplacePolicy {
             text: format!("// {}\n{{}}", comment.replace(char::is_control, "")),

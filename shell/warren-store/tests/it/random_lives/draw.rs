@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use warren_control::{AuthId, Role, UserRole};
+use warren_control::{ApiScope, AuthId, Role, UserRole};
 use warren_crypto::Random;
 use warren_ip::Prefix;
 
@@ -22,7 +22,7 @@ pub enum Step {
 }
 
 /// Every command that must have been granted at least once in a run of some length.
-pub const ACTIONS: [&str; 28] = [
+pub const ACTIONS: [&str; 32] = [
     "register",
     "approve_registration",
     "reject_registration",
@@ -45,6 +45,10 @@ pub const ACTIONS: [&str; 28] = [
     "create_key",
     "expire_key",
     "delete_key",
+    "create_api_key",
+    "expire_api_key",
+    "delete_api_key",
+    "see_api_key",
     "replace_policy",
     "follow_hostname",
     "approve_announced",
@@ -199,7 +203,7 @@ impl Draw {
         let node = self.pick(&nodes).expect("some");
         let user = self.pick(&users).expect("some");
         let key = self.pick(&keys).expect("some");
-        match self.below(104) {
+        match self.below(108) {
             0..=29 => Ask::Register(self.registration(model)),
             30..=34 => Ask::ApproveRegistration(self.link(model), user),
             35 | 103 => Ask::RejectRegistration(self.link(model)),
@@ -242,6 +246,16 @@ impl Draw {
             }
             95 => Ask::FollowHostname(node, self.host()),
             96 => Ask::ApproveAnnounced(node),
+            104..=105 => {
+                let scopes = ApiScope::EVERY.into_iter().filter(|_| self.one_in(3)).collect();
+                Ask::CreateApiKey(scopes, self.pick(&[40, 900, 5000]).expect("some"))
+            }
+            106..=107 => {
+                let keys: Vec<i64> = model.api_keys.keys().copied().chain([9999]).collect();
+                let key = self.pick(&keys).expect("some");
+                let all = [Ask::ExpireApiKey(key), Ask::DeleteApiKey(key), Ask::SeeApiKey(key), Ask::SeeApiKey(key)];
+                self.pick(&all).expect("some")
+            }
             100..=102 => {
                 // Mostly somebody whose devices others can see or not.
                 let owners: Vec<i64> = model.nodes.values().filter_map(|node| node.owner.user()).collect();

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use warren_control::{AuthId, UserRole};
+use warren_control::{ApiScope, AuthId, UserRole};
 use warren_ip::Prefix;
 
 use self::life::{end, is_due, is_expired};
@@ -112,6 +112,21 @@ pub struct Key {
 }
 
 #[derive(Clone, Debug)]
+pub struct ApiKey {
+    pub scopes: BTreeSet<ApiScope>,
+    pub expiry: u64,
+    pub seen: Option<u64>,
+}
+
+impl ApiKey {
+    /// As a line of the database.
+    pub fn line(&self, id: i64) -> String {
+        let Self { scopes, expiry, seen } = self;
+        format!("API key {id} {scopes:?} until {expiry}, seen {seen:?}")
+    }
+}
+
+#[derive(Clone, Debug)]
 pub struct Waiting {
     pub request: Register,
     since: u64,
@@ -183,6 +198,10 @@ pub enum Ask {
     },
     ExpireKey(i64),
     DeleteKey(i64),
+    CreateApiKey(BTreeSet<ApiScope>, u64),
+    ExpireApiKey(i64),
+    DeleteApiKey(i64),
+    SeeApiKey(i64),
     ReplacePolicy(usize),
     FollowHostname(i64, usize),
     ApproveAnnounced(i64),
@@ -213,9 +232,10 @@ pub struct Model {
     pub users: BTreeMap<i64, User>,
     pub nodes: BTreeMap<i64, Node>,
     pub keys: BTreeMap<i64, Key>,
+    pub api_keys: BTreeMap<i64, ApiKey>,
     pub waiting: BTreeMap<AuthId, Waiting>,
     pub policy: Option<usize>,
-    pub made: [i64; 3],
+    pub made: [i64; 4],
     pub said: BTreeMap<i64, Said>,
     /// As the last batch began: what commands of a batch look at.
     said_before: BTreeMap<i64, Said>,
@@ -449,6 +469,31 @@ impl Model {
                 Some(_) => Ok("done".into()),
                 None => no_such("key", id),
             },
+            Ask::CreateApiKey(scopes, after) => {
+                if scopes.is_empty() {
+                    return refuse("an API key needs a scope, such as read");
+                }
+                self.made[3] += 1;
+                let key = ApiKey { scopes: scopes.clone(), expiry: now + after, seen: None };
+                self.api_keys.insert(self.made[3], key);
+                Ok(format!("API key {}", self.made[3]))
+            }
+            Ask::ExpireApiKey(id) => {
+                let Some(key) = self.api_keys.get_mut(id) else { return no_such("API key", id) };
+                key.expiry = key.expiry.min(now);
+                Ok(format!("API key {id}"))
+            }
+            Ask::DeleteApiKey(id) => match self.api_keys.remove(id) {
+                Some(_) => Ok("done".into()),
+                None => no_such("API key", id),
+            },
+            Ask::SeeApiKey(id) => {
+                let Some(key) = self.api_keys.get_mut(id) else { return no_such("API key", id) };
+                if key.seen.is_none_or(|seen| seen + 600 <= now) {
+                    key.seen = Some(now);
+                }
+                Ok("done".into())
+            }
             Ask::ReplacePolicy(number) => {
                 if number + 1 == POLICIES.len() {
                     return refuse("policy: …");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use warren_control::register::RegisterAnswer;
-use warren_control::rows::{LOCAL_ISSUER, NameOrigin, Owner as RowOwner, Registered, Sealed, SignIn};
+use warren_control::rows::{ApiKeyId, LOCAL_ISSUER, NameOrigin, Owner as RowOwner, Registered, Sealed, SignIn};
 use warren_control::{Answer, Person as RealPerson, Refusal, Registry, Rows, What};
 use warren_crypto::{MachinePublic, MachineSecret, NodePublic, NodeSecret, UnixTime};
 use warren_wire::netmap::NetMap;
@@ -12,7 +12,7 @@ use warren_wire::{
     AuthKey, CapabilityVersion, Hostinfo, Node as WireNode, NodeId, RegisterAuth, RegisterRequest, UserId,
 };
 
-use super::model::{Ask, HOSTS, ISSUER, Key, Node, Owner, POLICIES, Person, Register};
+use super::model::{ApiKey, Ask, HOSTS, ISSUER, Key, Node, Owner, POLICIES, Person, Register};
 
 pub const MACHINES: u8 = 6;
 pub const NODE_KEYS: u8 = 14;
@@ -92,6 +92,12 @@ impl Names {
             Ask::DeleteKey(id) => What::DeleteKey { key: warren_control::rows::KeyId(*id) },
             Ask::ReplacePolicy(number) => What::ReplacePolicy { text: POLICIES[*number].into() },
             Ask::FollowHostname(id, host) => What::FollowHostname { node: node(id), hostname: HOSTS[*host].0.into() },
+            Ask::CreateApiKey(scopes, after) => {
+                What::CreateApiKey { scopes: scopes.clone(), expiry: UnixTime::from_secs(now + after) }
+            }
+            Ask::ExpireApiKey(id) => What::ExpireApiKey { key: ApiKeyId(*id) },
+            Ask::DeleteApiKey(id) => What::DeleteApiKey { key: ApiKeyId(*id) },
+            Ask::SeeApiKey(id) => What::SeeApiKey { key: ApiKeyId(*id) },
             Ask::ApproveAnnounced(id) => What::ApproveAnnounced { node: node(id) },
             Ask::FollowUp { machine, key, link } => What::FollowUp {
                 machine: self.machines[usize::from(*machine)],
@@ -128,7 +134,8 @@ impl Names {
 
     /// As [`super::model::Model::rows`] has it.
     pub fn rows(&self, rows: &Rows) -> Vec<String> {
-        let made = [rows.facts.next_user - 1, rows.facts.next_node - 1, rows.facts.next_key - 1];
+        let facts = &rows.facts;
+        let made = [facts.next_user, facts.next_node, facts.next_key, facts.next_api_key].map(|next| next - 1);
         let mut lines = vec![format!("made {made:?}, policy {:?}", rows.policy.as_ref().map(|policy| &policy.text))];
         for user in &rows.users {
             let sign_in = rows.sign_ins.iter().find(|sign_in| sign_in.user == user.id);
@@ -151,6 +158,11 @@ impl Names {
                 expiry: key.expiry.map(UnixTime::as_secs),
             };
             lines.push(format!("key {} {said:?}", key.id));
+        }
+        for key in &rows.api_keys {
+            let seen = key.last_seen.map(UnixTime::as_secs);
+            let said = ApiKey { scopes: key.scopes.clone(), expiry: key.expiry.as_secs(), seen };
+            lines.push(said.line(key.id.0));
         }
         lines
     }
@@ -244,6 +256,7 @@ pub fn verdict(answer: &Result<Answer, Refusal>) -> Result<String, String> {
         Ok(Answer::Node(node)) => format!("node {}", node.id.0),
         Ok(Answer::User(user)) => format!("user {}", user.id.0),
         Ok(Answer::Key { key, .. }) => format!("key {}", key.id),
+        Ok(Answer::ApiKey { key, .. }) => format!("API key {}", key.id),
         Ok(Answer::Service(service)) => format!("service {}", service.id),
         Ok(Answer::Policy { .. }) => "policy".into(),
         Ok(Answer::Done) => "done".into(),

@@ -72,6 +72,7 @@ impl Model {
         for (id, key) in &self.keys {
             lines.push(format!("key {id} {:?}", Key { secret: String::new(), ..key.clone() }));
         }
+        lines.extend(self.api_keys.iter().map(|(id, key)| key.line(*id)));
         lines
     }
 
