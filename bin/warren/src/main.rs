@@ -97,6 +97,8 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Control {
+    #[command(flatten)]
+    remote: control::Remote,
     #[command(subcommand)]
     command: ControlCommand,
 }
@@ -155,7 +157,10 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     let socket = cli.socket;
     let done = match cli.command {
-        Command::Control(Control { command: ControlCommand::Serve(command) }) => serve::control(command, socket),
+        Command::Control(Control { remote, command: ControlCommand::Serve(command) }) => {
+            anyhow::ensure!(!remote.is_said(), "serve runs a server here; --server operates one that runs elsewhere");
+            serve::control(command, socket)
+        }
         Command::Relay(RelayCommand::Serve(command)) => relay::relay(command),
         Command::Node(NodeCommand::Run(command)) => serve::node(command, socket),
         Command::Quickstart(command) => quickstart::run(&command),
@@ -179,7 +184,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
 }
 
 async fn ask(command: Command, socket: Option<PathBuf>) -> Result<()> {
-    if let Command::Control(Control { command: ControlCommand::Operate(command) }) = command {
+    if let Command::Control(Control { remote, command: ControlCommand::Operate(command) }) = command {
+        if let Some(client) = remote.client(std::env::var("WARREN_API_KEY").ok())? {
+            return control::run(&client, &command).await;
+        }
         let path = socket.unwrap_or_else(|| places::find_socket("control.sock", "WARREN_CONTROL_SOCKET", "control"));
         return control::run(&warren_api::admin::Client::new(path), &command).await;
     }

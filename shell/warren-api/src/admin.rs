@@ -45,7 +45,7 @@
 mod client;
 mod shapes;
 
-pub use client::{AdminError, Client};
+pub use client::{AdminError, Client, Exchange, Exchanging, NotAnApiKey};
 pub use shapes::{
     ApiKey, ApiKeysAnswer, ApproveRoutes, AskNode, AuthRequest, ChangeService, ChangesAnswer, CreateApiKey, CreateKey,
     CreateService, CreateUser, ExpireApiKey, ExpireKey, ExpireNode, Health, HideEndpoints, HostsAnswer, KeyAnswer,

@@ -1,7 +1,9 @@
-//! `warren control users|nodes|keys|apikeys|services|policy|auth …`: an operator's commands, over the server's admin socket.
+//! `warren control users|nodes|keys|apikeys|services|policy|auth …`: an operator's commands, over the server's admin
+//! socket or from elsewhere with an API key.
 
 mod api_keys;
 mod attributes;
+mod remote;
 mod services;
 
 use std::path::PathBuf;
@@ -12,6 +14,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use warren_api::admin::{AskNode, Client, CreateKey, CreateUser, ExpireNode, Node, PreAuthKey, User};
 use warren_crypto::UnixTime;
+
+pub use remote::Remote;
 
 use crate::{safe, table, words};
 

@@ -9,7 +9,8 @@ use crate::text;
 struct Server {
     process: Child,
     socket: PathBuf,
-    _folder: tempfile::TempDir,
+    port: std::net::SocketAddr,
+    folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -18,12 +19,14 @@ impl Server {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("control.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
-        command.args(["control", "serve", "--listen", "127.0.0.1:0", "--server-url", "http://127.0.0.1:9"]);
+        // A port that was free a moment ago.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+        command.args(["control", "serve", "--listen", &port.to_string(), "--server-url", "http://127.0.0.1:9"]);
         command.args(["--stun", "0", "--state"]).arg(folder.path().join("state")).arg("--socket").arg(&socket);
         command.env_remove("RUST_LOG").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("run warren");
         let said = BufReader::new(process.stderr.take().expect("piped"));
-        let server = Self { process, socket, _folder: folder };
+        let server = Self { process, socket, port, folder };
         let mut lines = said.lines().map_while(Result::ok);
         assert!(lines.any(|line| line.contains("the control server is ready")), "it ended without being ready");
         // Whoever writes into a closed pipe ends.
@@ -34,6 +37,15 @@ impl Server {
     fn ask(&self, words: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
         command.args(["control", "--socket"]).arg(&self.socket).args(words).output().expect("run warren")
+    }
+
+    /// As from elsewhere, with the API key in a file.
+    fn ask_afar(&self, key: &str, words: &[&str]) -> Output {
+        let file = self.folder.path().join("key");
+        std::fs::write(&file, key).expect("writable");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
+        command.args(["control", "--server", &format!("http://{}", self.port), "--api-key-file"]).arg(&file);
+        command.args(words).env_remove("WARREN_API_KEY").output().expect("run warren")
     }
 
     #[track_caller]
@@ -77,6 +89,25 @@ fn an_operator_makes_api_keys_and_ends_them() {
     let refused = server.refuses(&["apikeys", "create", "--scopes", "nodes:write"]);
     assert!(refused.contains("say all, read, users"), "{refused}");
     server.refuses(&["apikeys", "expire"]);
+}
+
+#[test]
+fn an_operator_far_away_does_what_the_key_may() {
+    let server = Server::start();
+    let all = server.says(&["apikeys", "create"]);
+    let read = server.says(&["apikeys", "create", "--scopes", "read"]);
+    let done = server.ask_afar(&all, &["users", "create", "ann"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let shown = server.ask_afar(&read, &["users", "list", "--json"]);
+    assert!(text(&shown.stdout).contains("\"ann\""), "{}", text(&shown.stderr));
+    let refused = server.ask_afar(&read, &["users", "delete", "ann"]);
+    assert!(!refused.status.success() && text(&refused.stderr).contains("this API key may not do that"));
+    server.says(&["apikeys", "expire", "--id", "2"]);
+    let refused = server.ask_afar(&read, &["users", "list"]);
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("does not take this API key"), "{said}");
+    assert!(!said.contains(read.trim().rsplit('-').next().expect("a secret part")), "{said}");
+    assert!(server.refuses(&["serve", "--server", "https://vpn.example.net"]).contains("--server"));
 }
 
 #[test]

@@ -173,7 +173,7 @@ async fn past_its_cap_the_port_says_so_and_recovers() {
 async fn the_admin_socket_refuses_web_pages_and_is_nobody_elses() {
     use std::os::unix::fs::PermissionsExt as _;
     let world = start().await;
-    let path = world.admin.socket().to_owned();
+    let path = world.admin.socket().expect("a socket").to_owned();
     let mode = |path: &std::path::Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().expect("a folder")), mode(world.folder())), (0o600, 0o700, 0o700));
     for (header, expect) in

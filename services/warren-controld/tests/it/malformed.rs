@@ -521,7 +521,7 @@ impl Row {
 }
 
 async fn admin(world: &World, method: &str, path: &str, body: &[u8]) -> (u16, String) {
-    let mut stream = UnixStream::connect(world.admin.socket()).await.expect("listening");
+    let mut stream = UnixStream::connect(world.admin.socket().expect("a socket")).await.expect("listening");
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()

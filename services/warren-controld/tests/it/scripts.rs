@@ -9,7 +9,7 @@ use crate::world::{World, start};
 
 /// Status and body of one request by the admin socket.
 async fn post(world: &World, path: &str, body: &str) -> (u16, String) {
-    let mut stream = UnixStream::connect(world.admin.socket()).await.expect("listening");
+    let mut stream = UnixStream::connect(world.admin.socket().expect("a socket")).await.expect("listening");
     let length = body.len();
     let head = format!(
         "POST /api/v1/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"

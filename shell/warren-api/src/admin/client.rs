@@ -1,15 +1,20 @@
-//! A client of the admin API over the server's Unix socket.
+//! A client of the admin API: over the server's Unix socket, or from far away with an API key.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use url::Url;
 use warren_crypto::UnixTime;
 
 use super::shapes::{
@@ -32,18 +37,24 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// Nobody listens there.
-    #[error("no control server answers at {path} ({reason}); start one with: warren control serve")]
+    #[error("no control server answers at {place} ({reason}); start one with: warren control serve")]
     NotRunning {
-        /// The socket.
-        path: PathBuf,
+        /// The socket, or the server's URL.
+        place: String,
         /// The system's word for it.
         reason: String,
     },
     /// The socket's file or the server does not let this user in.
-    #[error("{path}: only root and the server's own user may administer it")]
+    #[error("{place}: only root and the server's own user may administer it")]
     Denied {
-        /// The socket.
-        path: PathBuf,
+        /// The socket, or the server's URL.
+        place: String,
+    },
+    /// The server does not know the API key, or it has ended.
+    #[error("{place} does not take this API key; it may have ended (on the server: warren control apikeys list)")]
+    Key {
+        /// The server's URL.
+        place: String,
     },
     /// The server says no; `text` is for people.
     #[error("{text}")]
@@ -54,10 +65,10 @@ pub enum AdminError {
         text: String,
     },
     /// The connection broke or timed out; whether it was done is not known.
-    #[error("the control server at {path} stopped answering: {reason}")]
+    #[error("the control server at {place} stopped answering: {reason}")]
     Broken {
-        /// The socket.
-        path: PathBuf,
+        /// The socket, or the server's URL.
+        place: String,
         /// What happened.
         reason: String,
     },
@@ -74,18 +85,73 @@ pub enum AdminError {
 /// Talks to one control server. It makes a connection per request, so it can be cloned and shared.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    way: Way,
 }
+
+#[derive(Clone, Debug)]
+enum Way {
+    Socket(PathBuf),
+    Remote(Remote),
+}
+
+/// A server elsewhere, and how it is asked.
+#[derive(Clone)]
+struct Remote {
+    server: Url,
+    authorization: HeaderValue,
+    exchange: Exchange,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("server", &self.server.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// Asks a server elsewhere: a request whose URI is absolute, how long its answer may be, and how long it may take.
+/// Whoever has sockets and TLS gives one.
+pub type Exchange = Arc<dyn Fn(Request<Full<Bytes>>, usize, Duration) -> Exchanging + Send + Sync>;
+
+/// An answer in the making, or in a few words why there is none.
+pub type Exchanging = Pin<Box<dyn Future<Output = Result<Response<Bytes>, String>> + Send>>;
+
+/// A key that cannot be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no API key: one is a single word that begins wkey-api-")]
+pub struct NotAnApiKey;
 
 impl Client {
     /// A client of the server whose admin socket is `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { way: Way::Socket(socket.into()) }
     }
 
-    /// The socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// A client of the server at `server` (`https://vpn.example.net`), with an API key.
+    ///
+    /// # Errors
+    /// [`NotAnApiKey`].
+    pub fn remote(server: Url, api_key: &str, exchange: Exchange) -> Result<Self, NotAnApiKey> {
+        let is_word = api_key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let key = Some(api_key).filter(|key| is_word && key.starts_with("wkey-api-")).ok_or(NotAnApiKey)?;
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| NotAnApiKey)?;
+        authorization.set_sensitive(true);
+        Ok(Self { way: Way::Remote(Remote { server, authorization, exchange }) })
+    }
+
+    /// The socket, if it is asked over one.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.way {
+            Way::Socket(path) => Some(path),
+            Way::Remote(_) => None,
+        }
+    }
+
+    /// Where the server is, for people.
+    fn place(&self) -> String {
+        match &self.way {
+            Way::Socket(path) => path.display().to_string(),
+            Way::Remote(remote) => remote.server.origin().ascii_serialization(),
+        }
     }
 
     /// Whether the server and its database work.
@@ -350,7 +416,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Bytes, AdminError> {
-        let broken = |reason: String| AdminError::Broken { path: self.socket.clone(), reason };
+        let broken = |reason: String| AdminError::Broken { place: self.place(), reason };
         match tokio::time::timeout(DEADLINE, self.exchange(method, path, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(broken(format!("no answer within {} s", DEADLINE.as_secs()))),
@@ -358,10 +424,43 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Bytes, AdminError> {
-        let broken = |reason: String| AdminError::Broken { path: self.socket.clone(), reason };
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied => AdminError::Denied { path: self.socket.clone() },
-            _ => AdminError::NotRunning { path: self.socket.clone(), reason: error.to_string() },
+        match &self.way {
+            Way::Socket(socket) => self.exchange_by_socket(socket, method, path, body).await,
+            Way::Remote(remote) => self.exchange_afar(remote, method, path, body).await,
+        }
+    }
+
+    async fn exchange_afar(
+        &self,
+        remote: &Remote,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Bytes, AdminError> {
+        let nonsense = |reason: String| AdminError::Nonsense { what: path.to_owned(), reason };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{BASE_PATH}{path}", remote.server.as_str().trim_end_matches('/')))
+            .header(CONTENT_TYPE, "application/json")
+            .header(AUTHORIZATION, remote.authorization.clone())
+            .body(Full::new(body.unwrap_or_default()))
+            .map_err(|error| nonsense(error.to_string()))?;
+        let answer = (remote.exchange)(request, MAX_ANSWER_BYTES, DEADLINE).await;
+        let (head, body) = answer.map_err(|reason| AdminError::Broken { place: self.place(), reason })?.into_parts();
+        if head.status.is_success() { Ok(body) } else { Err(self.refusal(head.status, &body)) }
+    }
+
+    async fn exchange_by_socket(
+        &self,
+        socket: &Path,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Bytes, AdminError> {
+        let broken = |reason: String| AdminError::Broken { place: self.place(), reason };
+        let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => AdminError::Denied { place: self.place() },
+            _ => AdminError::NotRunning { place: self.place(), reason: error.to_string() },
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -396,8 +495,12 @@ impl Client {
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> AdminError {
-        if matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) {
-            return AdminError::Denied { path: self.socket.clone() };
+        let is_remote = matches!(self.way, Way::Remote(_));
+        if is_remote && status == StatusCode::UNAUTHORIZED {
+            return AdminError::Key { place: self.place() };
+        }
+        if !is_remote && matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) {
+            return AdminError::Denied { place: self.place() };
         }
         let text = match serde_json::from_slice::<Problem>(body) {
             Ok(problem) if !problem.detail.is_empty() => problem.detail,
