@@ -40,6 +40,8 @@ pub fn run(words: &[&str]) -> Result<()> {
     if golden_dir().is_none() {
         run.skipped.push("policy golden cases: WARREN_GOLDEN_DIR names no folder".into());
     }
+    // Before all tests: some of those without namespaces use its programs too.
+    let machine = (depth != Depth::Quick).then(Machine::prepare);
     let mut built = Vec::new();
     run.step("build the tests and the executables", || {
         built = build()?;
@@ -48,12 +50,10 @@ pub fn run(words: &[&str]) -> Result<()> {
     let mut skipped = Vec::new();
     run.step("unit, law, golden, fuzz corpus and simulation tests", || pure(&built, depth, &mut skipped));
     run.skipped.extend(skipped);
-    if depth == Depth::Quick {
+    let Some(machine) = machine else {
         run.skipped.push("lints, end-to-end tests, planted faults: not in --quick".into());
         return run.finish();
-    }
-
-    let machine = Machine::prepare();
+    };
     match &machine.namespaces {
         Ok(()) => {
             if let Err(reason) = &machine.tun {

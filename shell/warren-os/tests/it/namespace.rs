@@ -8,6 +8,10 @@ pub fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
         eprintln!("SKIPPED {name}: needs root for a network namespace and a TUN device");
         return;
     }
+    if !has_ip() {
+        eprintln!("SKIPPED {name}: needs the ip command (package iproute2)");
+        return;
+    }
     let worker = thread::Builder::new().name(name.to_owned()).spawn(move || {
         // SAFETY: unshare takes flags by value; it changes this thread's view of the network only.
         let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
@@ -20,4 +24,8 @@ pub fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = worker.expect("a thread").join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+fn has_ip() -> bool {
+    std::process::Command::new("ip").arg("-V").stdout(std::process::Stdio::null()).status().is_ok()
 }
