@@ -372,8 +372,13 @@ impl Session {
                     NetMap { peers: BTreeMap::from([(peer, shown)]), ..NetMap::default() }
                 };
                 let said = diff(Some(&alone(before, was)), &alone(after, is), self.version).unwrap_or_default();
-                response.peers_changed.extend(said.peers_changed);
-                response.peers_changed_patch.extend(said.peers_changed_patch);
+                // Among the others, so that the list stays in the order of ids (trap 36).
+                for peer in &said.peers_changed {
+                    lists.peers_changed.push(Arc::new(Written::member(peer)?));
+                }
+                for patch in &said.peers_changed_patch {
+                    lists.patches.push(Arc::new(Written::member(patch)?));
+                }
                 response.peer_seen_change.extend(said.peer_seen_change);
             }
         }

@@ -65,6 +65,21 @@ fn a_network_is_served_once_it_is_announced_and_approved() {
 }
 
 #[test]
+fn a_router_and_a_plain_node_that_change_together_are_told_in_their_order() {
+    let (mut world, [a, r, c]) = three();
+    let mut client = Client::of(&mut world, a);
+    announce(&mut world, r, &["10.50.0.0/24", "10.60.0.0/24"]);
+    approve(&mut world, r, &["10.50.0.0/24"]);
+    client.poll(&world);
+    let routes = nets(&["10.50.0.0/24", "10.60.0.0/24"]).into_iter().collect();
+    let both = vec![What::SetRoutes { node: r, routes }, What::RenameNode { node: c, name: "renamed".to_owned() }];
+    assert!(world.batch(both).iter().all(Result::is_ok));
+    world.control.publish();
+    let told = client.poll(&world).expect("a message").peers_changed;
+    assert_eq!(told.iter().map(|peer| peer.id).collect::<Vec<_>>(), [r, c]);
+}
+
+#[test]
 fn the_other_router_takes_over_when_the_first_goes_or_falls_silent() {
     let (mut world, [a, first, second]) = three();
     let mut client = Client::of(&mut world, a);

@@ -42,6 +42,9 @@ impl Client {
             Next::Gone => return None,
             Next::Failed(error, _) => panic!("{error}"),
         };
+        for list in [&message.peers, &message.peers_changed] {
+            assert!(list.is_sorted_by_key(|peer| peer.id), "trap 36");
+        }
         fold(&mut self.held, message.clone(), world.wall).expect("a message that folds");
         let held = self.held.as_ref().expect("a map");
         let truth = snapshot.netmap_for(self.session.node()).expect("a map").as_seen_by(self.version);
