@@ -111,6 +111,13 @@ impl Staged {
     pub fn decide(&mut self, command: Command, now: UnixTime, random: &mut Random) -> Result<Answer, Refusal> {
         let before = self.state.clone();
         let lengths = (self.rows.len(), self.audit.len(), self.events.len(), self.said.len());
+        if let Actor::ApiKey { prefix, .. } = &command.actor {
+            // It was good when the request began; what ended it may lie in between, or in this very batch.
+            let key = self.state.registry.api_key_by_prefix(prefix);
+            if key.is_none_or(|key| key.expiry <= now) {
+                return Err(Refusal::Conflict(format!("the API key {prefix} has ended meanwhile")));
+            }
+        }
         self.actor = Some((command.actor, command.what.action()));
         let answer = self.decide_what(command.what, now, random);
         if answer.is_err() {

@@ -13,8 +13,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use warren_api::admin;
-use warren_control::Actor;
 use warren_control::rows::ApiKey;
+use warren_control::{Actor, Registry};
+use warren_crypto::UnixTime;
 use warren_io::answer::Body;
 use warren_io::local_socket::{Caller, LocalListener};
 use warren_io::routes::Routes;
@@ -49,6 +50,14 @@ impl Operator {
         match self {
             Self::Local(caller) => Actor::Operator { name: format!("uid {}", caller.uid), door: "admin socket" },
             Self::Key { key, from } => Actor::ApiKey { prefix: key.prefix.clone(), from: *from },
+        }
+    }
+
+    /// Whether they are still who they were when the request began: a key may have ended since.
+    pub(crate) fn still_stands(&self, registry: &Registry, now: UnixTime) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Key { key, .. } => registry.api_key(key.id).is_some_and(|key| key.expiry > now),
         }
     }
 

@@ -32,6 +32,7 @@ use warren_wire::UserId;
 
 use crate::admin_door::Operator;
 use crate::ask_node::AskError;
+use crate::clock;
 use crate::registry::CommandError;
 use crate::service::Shared;
 
@@ -129,6 +130,11 @@ impl Asked {
             Ok(body) => body,
             Err(error) => return Err(RestError::Body(error)),
         };
+        // A body may take its time, and an operator may have ended the key in it.
+        if !operator.still_stands(shared.registry.snapshot().registry(), clock::wall()) {
+            tracing::warn!(by = %operator.actor(), "an API request was refused: its key has ended");
+            return Err(RestError::Ended);
+        }
         Ok(Self { shared, operator, method: head.method, path, query, body })
     }
 
@@ -180,13 +186,18 @@ impl Asked {
             ("POST", ["service", name, "hosts", node]) => services::approve(self, name, node).await,
             ("GET", ["policy"]) => policy::show(self),
             ("PUT", ["policy"]) => policy::replace(self).await,
-            ("POST", ["policy", "check"]) => policy::check(self),
+            ("POST", ["policy", "check"]) => policy::check(self).await,
             ("GET", ["auth"]) => auth::list(self).await,
             ("POST", ["auth", "register"]) => auth::register(self).await,
             ("POST", ["auth", "approve"]) => auth::approve(self).await,
             ("POST", ["auth", "reject"]) => auth::reject(self).await,
             _ => Err(unknown()),
         }
+    }
+
+    /// What a request needs beside what its path says.
+    fn also_needs(&self, need: scopes::Need) -> Result<(), RestError> {
+        if self.operator.may(need) { Ok(()) } else { Err(RestError::OutOfScope) }
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -242,6 +253,8 @@ pub(crate) enum RestError {
     Body(answer::BodyError),
     /// An API key that may do other things.
     OutOfScope,
+    /// An API key that ended while the request was read.
+    Ended,
     Command(CommandError),
     /// A node did not answer.
     Node(AskError),
@@ -267,6 +280,7 @@ impl RestError {
             Self::Wrong(detail) => problem(StatusCode::BAD_REQUEST, detail),
             Self::Unknown(what) => problem(StatusCode::NOT_FOUND, &format!("this API has no {what}")),
             Self::Body(error) => error.response(),
+            Self::Ended => problem(StatusCode::UNAUTHORIZED, "Unauthorized"),
             Self::OutOfScope => problem(StatusCode::FORBIDDEN, "this API key may not do that"),
             Self::Command(error @ CommandError::Unavailable(_)) => {
                 problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())

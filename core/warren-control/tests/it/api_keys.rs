@@ -74,7 +74,8 @@ fn a_key_needs_scopes_and_an_end_to_come() {
 fn what_is_done_to_a_key_is_noted_and_its_use_is_written_down_now_and_then() {
     let mut world = World::new();
     let (key, _) = make(&mut world, &[ApiScope::Nodes], HOUR);
-    let by = Actor::ApiKey { prefix: "0123456789ab".into(), from: "192.0.2.7".parse().expect("an address") };
+    let (asking, _) = make(&mut world, &[ApiScope::All], HOUR);
+    let by = Actor::ApiKey { prefix: asking.prefix.clone(), from: "192.0.2.7".parse().expect("an address") };
     let decide = |world: &mut World, what: What| {
         let mut staged = Staged::begin(&world.control);
         let command = Command { actor: by.clone(), what };
@@ -90,10 +91,16 @@ fn what_is_done_to_a_key_is_noted_and_its_use_is_written_down_now_and_then() {
     assert_eq!(decide(&mut world, What::SeeApiKey { key: key.id }), (0, vec![]), "not once a request");
     world.pass(Duration::from_secs(1));
     assert_eq!(decide(&mut world, What::SeeApiKey { key: key.id }), (1, vec![]));
-    let line = vec!["api key 0123456789ab from 192.0.2.7".to_owned()];
+    let line = vec![format!("api key {} from 192.0.2.7", asking.prefix)];
     assert_eq!(decide(&mut world, What::ExpireApiKey { key: key.id }), (1, line));
     assert_eq!(decide(&mut world, What::ExpireApiKey { key: key.id }), (0, vec![]), "it has ended already");
     assert_eq!(world.control.registry().api_key(key.id).and_then(|key| key.last_seen), Some(world.wall));
+    // Whoever asks by a key that has ended is nobody any more, also later in the same batch.
+    let mut staged = Staged::begin(&world.control);
+    let mut ask = |what: What| staged.decide(Command { actor: by.clone(), what }, world.wall, &mut world.random);
+    assert!(ask(What::DeleteApiKey { key: asking.id }).is_ok());
+    let error = ask(What::DeleteApiKey { key: key.id }).expect_err("deleted");
+    assert_eq!(error.to_string(), format!("the API key {} has ended meanwhile", asking.prefix));
 }
 
 #[test]

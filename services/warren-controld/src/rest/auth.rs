@@ -5,11 +5,17 @@ use warren_api::admin::{AuthRequest, RegisterMachine, WaitingAnswer, WaitingMach
 use warren_control::{AuthId, CheckRefusal, CheckVerdict, Refusal, Waiting, What};
 use warren_io::answer::{self, Body};
 
+use super::scopes::{Need, Noun};
 use super::{Asked, RestError, nodes, nothing, user_id};
 
 pub(super) async fn list(asked: &Asked) -> Result<Response<Body>, RestError> {
     let waiting = asked.shared.registry.all_waiting();
-    Ok(answer::json(&WaitingAnswer { waiting: waiting.iter().map(|(id, waiting)| shape(*id, waiting)).collect() }))
+    let mut waiting: Vec<_> = waiting.iter().map(|(id, waiting)| shape(*id, waiting)).collect();
+    if asked.also_needs(Need::Write(Noun::Auth)).is_err() {
+        // Whoever has the id can open its page, sign in there and call the device theirs.
+        waiting.iter_mut().for_each(|machine| machine.auth_id = "***".to_owned());
+    }
+    Ok(answer::json(&WaitingAnswer { waiting }))
 }
 
 fn shape(id: AuthId, waiting: &Waiting) -> WaitingMachine {

@@ -34,8 +34,11 @@ pub(super) async fn replace(asked: &Asked) -> Result<Response<Body>, RestError> 
     }
 }
 
-pub(super) fn check(asked: &Asked) -> Result<Response<Body>, RestError> {
+pub(super) async fn check(asked: &Asked) -> Result<Response<Body>, RestError> {
     let SetPolicy { policy } = asked.json()?;
-    let warnings = asked.snapshot().check_policy(&policy)?;
+    // Long policies with many tests take their time, and the maps of all nodes are made by the same threads.
+    let snapshot = asked.snapshot();
+    let checked = tokio::task::spawn_blocking(move || snapshot.check_policy(&policy)).await;
+    let warnings = checked.map_err(|_| RestError::Mixed)??;
     Ok(answer::json(&PolicyCheck { warnings }))
 }

@@ -6,6 +6,7 @@ use warren_control::{Answer, NoRole, UserRole, What};
 use warren_io::answer::{self, Body};
 use warren_wire::UserId;
 
+use super::scopes::{Need, Noun};
 use super::{Asked, RestError, nothing, number, shapes};
 
 pub(super) fn list(asked: &Asked) -> Result<Response<Body>, RestError> {
@@ -42,6 +43,9 @@ pub(super) async fn set_role(asked: &Asked, id: &str) -> Result<Response<Body>, 
 pub(super) async fn delete(asked: &Asked, id: &str) -> Result<Response<Body>, RestError> {
     let user = UserId(number(id, "user")?);
     let with_nodes = asked.query("force").is_some_and(|text| text == "true" || text == "1");
+    if with_nodes {
+        asked.also_needs(Need::Write(Noun::Nodes))?;
+    }
     asked.command(What::DeleteUser { user, with_nodes }).await?;
     Ok(nothing())
 }

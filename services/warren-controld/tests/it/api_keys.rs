@@ -93,7 +93,7 @@ async fn a_key_does_what_its_scopes_say_and_is_refused_flatly_beyond_them() {
     let cases = [
         (&read, Method::GET, "/api/v1/node", "", 200),
         (&read, Method::GET, "/api/v1/apikey", "", 200),
-        (&read, Method::POST, "/api/v1/policy/check", policy, 200),
+        (&read, Method::POST, "/api/v1/policy/check", policy, 403),
         (&read, Method::PUT, "/api/v1/policy", policy, 403),
         (&read, Method::POST, "/api/v1/user", "{\"name\":\"eve\"}", 403),
         (&read, Method::POST, "/api/v1/apikey", "{}", 403),
@@ -103,7 +103,10 @@ async fn a_key_does_what_its_scopes_say_and_is_refused_flatly_beyond_them() {
         (&nodes, Method::POST, "/api/v1/apikey", "{\"scopes\":[\"all\"]}", 403),
         (&nodes, Method::GET, "/api/v1/health", "", 200),
         (&two, Method::POST, "/api/v1/user", "{\"name\":\"bob\"}", 200),
+        (&two, Method::POST, "/api/v1/policy/check", policy, 200),
         (&two, Method::PUT, "/api/v1/policy", policy, 200),
+        (&two, Method::DELETE, "/api/v1/user/77?force=true", "", 403),
+        (&two, Method::DELETE, "/api/v1/user/77", "", 404),
         (&two, Method::GET, "/api/v1/preauthkey", "", 403),
         (&two, Method::GET, "/api/v1/nonsense", "", 404),
     ];
@@ -184,4 +187,34 @@ async fn without_a_good_key_all_are_told_the_same_and_too_many_are_told_to_wait(
         let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
         assert!(!has(secret(&key)) && !has(secret(&ended)), "{:?}", file.path());
     }
+}
+
+#[tokio::test]
+async fn a_key_that_ends_while_its_request_is_read_does_nothing_any_more() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = start().await;
+    let keep = make(&world, &["all"]).await;
+    let stolen = make(&world, &["all"]).await;
+    let mut stream = tokio::net::TcpStream::connect(world.address).await.expect("a door");
+    let lines = bearer(&stolen).concat();
+    let head =
+        format!("POST /api/v1/apikey HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n{lines}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    // It was seen, so its head was taken in.
+    let is_it = |key: &ApiKey| stolen.starts_with(key.prefix.trim_end_matches('*'));
+    let prefix = listed(&world).await.into_iter().find(is_it).expect("listed").prefix;
+    for _ in 0..200 {
+        let seen = listed(&world).await.into_iter().find(|key| key.prefix == prefix).expect("listed").last_seen;
+        if seen.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    world.admin.delete_api_key(&prefix).await.expect("granted");
+    stream.write_all(b"{}").await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert_eq!(listed(&world).await.len(), 1, "no key was made");
+    assert_eq!(ask(&world, Method::GET, "/api/v1/user", &bearer(&keep), "").await.0, 200);
 }
