@@ -86,10 +86,12 @@ fn serve_file(b: &Node<'_>, bytes: usize) -> (warren_e2e::Process, String) {
     std::fs::create_dir_all(&folder).expect("a folder");
     b.machine.sh(&format!("head -c {bytes} /dev/urandom > {}/blob", folder.display()));
     let sum = b.machine.sh(&format!("sha256sum < {}/blob", folder.display()));
-    let address = "127.0.0.1";
     let folder = folder.display().to_string();
-    let server =
-        b.machine.start("http", "python3", &["-m", "http.server", "8000", "--bind", address, "--directory", &folder]);
+    // Not `-m http.server`, which asks for its own name first: that takes long where nobody answers for names.
+    let program = "import functools, http.server, socketserver, sys\n\
+                   files = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])\n\
+                   socketserver.ThreadingTCPServer(('127.0.0.1', 8000), files).serve_forever()";
+    let server = b.machine.start("http", "python3", &["-c", program, &folder]);
     till(Duration::from_secs(10), "the web server", || {
         let out = b.machine.try_sh("curl -sf -o /dev/null http://127.0.0.1:8000/");
         out.status.success().then_some(()).ok_or_else(|| "not yet".to_string())
