@@ -337,6 +337,16 @@ pub enum What {
         /// Which.
         node: NodeId,
     },
+    /// Something is done at a node that changes no row: a shell's check is answered, a question put. The line of the audit
+    /// table is there before it is done.
+    Note {
+        /// For the line: what is done.
+        action: &'static str,
+        /// At which node.
+        node: NodeId,
+        /// What exactly; cut at 255 bytes.
+        detail: String,
+    },
     /// Gives nodes that lack them addresses of the families that the settings have now.
     BackfillAddresses,
     /// Marks the keys that have expired by now, so that peers hear of it.
@@ -379,6 +389,7 @@ impl What {
             Self::ExpireApiKey { .. } => "expire_api_key",
             Self::DeleteApiKey { .. } => "delete_api_key",
             Self::SeeApiKey { .. } => "see_api_key",
+            Self::Note { action, .. } => action,
             Self::CreateService { .. } => "create_service",
             Self::ChangeService { .. } => "change_service",
             Self::DeleteService { .. } => "delete_service",

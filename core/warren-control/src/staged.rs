@@ -21,6 +21,7 @@ use crate::control::Control;
 use crate::event::Event;
 use crate::pending::Pending;
 use crate::presence::Present;
+use crate::register::cut;
 use crate::registry::Registry;
 use crate::roles::UserRole;
 use crate::rows::{ApiKey, ApiKeyId, AuditLine, KeyId, Node, PreAuthKey, Revision, RowChange, Service, SignIn, User};
@@ -178,6 +179,11 @@ impl Staged {
             What::ExpireApiKey { key } => self.expire_api_key(key, now),
             What::DeleteApiKey { key } => self.delete_api_key(key, now),
             What::SeeApiKey { key } => self.see_api_key(key, now),
+            What::Note { node, detail, .. } => {
+                let node = self.node(node)?;
+                self.note(now, format!("node:{}", node.id.0), cut(&detail, 255));
+                Ok(Answer::Done)
+            }
             What::CreateService { name, wish } => self.create_service(&name, wish, now),
             What::ChangeService { service, change } => self.change_service(service, change, now),
             What::DeleteService { service } => self.delete_service(service, now),

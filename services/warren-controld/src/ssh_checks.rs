@@ -17,13 +17,16 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use warren_control::shell_checks::Taken;
-use warren_control::{Actor, AuthId, CheckRefusal, CheckVerdict, ShellCheck, ShellChecks, ShellSession, Snapshot};
+use warren_control::{
+    Actor, AuthId, CheckRefusal, CheckVerdict, Command, ShellCheck, ShellChecks, ShellSession, Snapshot, What,
+};
 use warren_io::answer::{self, Body};
 use warren_wire::NodeId;
 use warren_wire::ssh::SshAction;
 
 use crate::clock;
 use crate::noise_endpoint::Machine;
+use crate::registry::{CommandError, Registry};
 use crate::service::Shared;
 
 /// One request is held so long at most; the node asks again at once. Shorter than what proxies put up with.
@@ -37,6 +40,16 @@ const NOT_BY_POLICY: &str = "the policy of this network does not let you in";
 /// Of a device that belongs to its tags there is nobody who could sign in.
 const NOBODY: &str =
     "this session needs a check, and the device you come from has tags and no person who could answer it";
+
+/// Why an answer does not count.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettleError {
+    #[error(transparent)]
+    Check(#[from] CheckRefusal),
+    /// Nobody is let in of whom the audit table could not be told.
+    #[error(transparent)]
+    Audit(#[from] CommandError),
+}
 
 /// All checks, and a bell for those who wait for an answer.
 #[derive(Debug)]
@@ -60,18 +73,34 @@ impl SshChecks {
     ///
     /// # Errors
     /// [`CheckRefusal`]: nothing has changed.
-    pub(crate) fn answer(
-        &self,
-        id: AuthId,
-        verdict: CheckVerdict,
-        by: &Actor,
-        snapshot: &Snapshot,
-    ) -> Result<(), CheckRefusal> {
+    fn answer(&self, id: AuthId, verdict: CheckVerdict, by: &Actor, snapshot: &Snapshot) -> Result<(), CheckRefusal> {
         let session = self.lock().answer(id, verdict, by, snapshot.registry(), clock::now())?;
         self.answered.send_replace(());
         let (node, peer) = (session.to, session.from);
         tracing::info!(check = %id, %node, %peer, %by, ?verdict, "the check of a shell session was answered");
         Ok(())
+    }
+
+    /// The same with a line in the audit table before it counts.
+    ///
+    /// # Errors
+    /// [`SettleError`]; the check is as before.
+    pub(crate) async fn settle(
+        &self,
+        registry: &Registry,
+        id: AuthId,
+        verdict: CheckVerdict,
+        by: Actor,
+    ) -> Result<(), SettleError> {
+        let session = self.may_answer(id, &by, &registry.snapshot())?.session;
+        let verb = match verdict {
+            CheckVerdict::LetIn => "lets in",
+            CheckVerdict::TurnedAway => "turns away",
+        };
+        let detail = format!("{verb} {:?} from node:{}", session.local_user, session.from);
+        let what = What::Note { action: "answer_check", node: session.to, detail };
+        registry.command(Command { actor: by.clone(), what }).await?;
+        Ok(self.answer(id, verdict, &by, &registry.snapshot())?)
     }
 
     /// Whether an answer of theirs would count now.

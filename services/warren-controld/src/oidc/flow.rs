@@ -20,6 +20,7 @@ use super::provider::VouchError;
 use super::{SignIn, provider};
 use crate::registry::CommandError;
 use crate::service::Shared;
+use crate::ssh_checks::SettleError;
 use crate::{clock, pages};
 
 /// A form of ours has two short fields.
@@ -245,7 +246,7 @@ pub(crate) async fn confirm(shared: Arc<Shared>, request: Request<Incoming>) -> 
                 };
                 match errand {
                     Errand::Device(id) => carry_out(&shared, id, back, wanted).await?,
-                    Errand::Shell(id) => answer_check(&shared, id, &back.person, wanted)?,
+                    Errand::Shell(id) => answer_check(&shared, id, &back.person, wanted).await?,
                 }
                 let forget = sign_in.cookie(state, "", 0);
                 Ok(go_to(&errand.page(), Some(forget)))
@@ -274,10 +275,14 @@ async fn ask(shared: &Shared, sign_in: &SignIn, state: &str, cookie: &str) -> Re
     }
 }
 
-fn answer_check(shared: &Shared, id: AuthId, person: &Person, wanted: bool) -> Result<(), NotSignedIn> {
+async fn answer_check(shared: &Shared, id: AuthId, person: &Person, wanted: bool) -> Result<(), NotSignedIn> {
     let verdict = if wanted { CheckVerdict::LetIn } else { CheckVerdict::TurnedAway };
-    let answered = shared.ssh_checks.answer(id, verdict, &actor(person), &shared.registry.snapshot());
-    answered.map_err(|source| NotSignedIn::Check { errand: Errand::Shell(id), source })
+    let errand = Errand::Shell(id);
+    let settled = shared.ssh_checks.settle(&shared.registry, id, verdict, actor(person)).await;
+    settled.map_err(|error| match error {
+        SettleError::Check(source) => NotSignedIn::Check { errand, source },
+        SettleError::Audit(source) => NotSignedIn::Command { errand, source },
+    })
 }
 
 fn actor(person: &Person) -> Actor {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::Response;
 use warren_api::admin::{AskNode, NodeSaid, SignOfLife};
-use warren_control::Refusal;
 use warren_control::rows::Node;
+use warren_control::{Refusal, What};
 use warren_io::answer::{self, Body};
 
 use super::{Asked, RestError, nodes};
@@ -35,6 +35,8 @@ pub(super) async fn c2n(asked: &Asked, id: &str) -> Result<Response<Body>, RestE
     }
     let length = body.len();
     let request = format!("{method} {path} HTTP/1.1\r\nHost: c2n\r\nContent-Length: {length}\r\n\r\n{body}");
+    let what = What::Note { action: "ask_node", node: node.id, detail: format!("{method} {path}") };
+    asked.command(what).await?;
     let said = ask_node::c2n(&asked.shared, node.id, node.machine_key, request.into_bytes(), C2N).await;
     let said = said.map_err(RestError::Node)?;
     Ok(answer::json(&NodeSaid { answer: String::from_utf8_lossy(&said).into_owned() }))

@@ -7,6 +7,7 @@ use warren_io::answer::{self, Body};
 
 use super::scopes::{Need, Noun};
 use super::{Asked, RestError, nodes, nothing, user_id};
+use crate::ssh_checks::SettleError;
 
 pub(super) async fn list(asked: &Asked) -> Result<Response<Body>, RestError> {
     let waiting = asked.shared.registry.all_waiting();
@@ -40,7 +41,7 @@ pub(super) async fn register(asked: &Asked) -> Result<Response<Body>, RestError>
 pub(super) async fn approve(asked: &Asked) -> Result<Response<Body>, RestError> {
     let AuthRequest { auth_id } = asked.json()?;
     let id = auth(&auth_id)?;
-    if answers_check(asked, id, CheckVerdict::LetIn)? {
+    if answers_check(asked, id, CheckVerdict::LetIn).await? {
         return Ok(nothing());
     }
     let snapshot = asked.snapshot();
@@ -55,18 +56,19 @@ pub(super) async fn approve(asked: &Asked) -> Result<Response<Body>, RestError> 
 pub(super) async fn reject(asked: &Asked) -> Result<Response<Body>, RestError> {
     let AuthRequest { auth_id } = asked.json()?;
     let id = auth(&auth_id)?;
-    if !answers_check(asked, id, CheckVerdict::TurnedAway)? {
+    if !answers_check(asked, id, CheckVerdict::TurnedAway).await? {
         asked.command(What::RejectRegistration { id }).await?;
     }
     Ok(nothing())
 }
 
 /// Whether the id is that of a shell session's check, which is answered then.
-fn answers_check(asked: &Asked, id: AuthId, verdict: CheckVerdict) -> Result<bool, RestError> {
-    match asked.shared.ssh_checks.answer(id, verdict, &asked.actor(), &asked.snapshot()) {
+async fn answers_check(asked: &Asked, id: AuthId, verdict: CheckVerdict) -> Result<bool, RestError> {
+    match asked.shared.ssh_checks.settle(&asked.shared.registry, id, verdict, asked.actor()).await {
         Ok(()) => Ok(true),
-        Err(CheckRefusal::Unknown) => Ok(false),
-        Err(refusal) => Err(Refusal::Conflict(refusal.to_string()).into()),
+        Err(SettleError::Check(CheckRefusal::Unknown)) => Ok(false),
+        Err(SettleError::Check(refusal)) => Err(Refusal::Conflict(refusal.to_string()).into()),
+        Err(SettleError::Audit(error)) => Err(error.into()),
     }
 }
 

@@ -7,7 +7,7 @@ use warren_controld::Overrides;
 use crate::client::NOW;
 use crate::doors::{get, raw};
 use crate::log;
-use crate::world::{World, start, start_on};
+use crate::world::{World, audit, start, start_on};
 
 /// One request with these further lines in its head: status, head and body.
 async fn ask(world: &World, method: Method, path: &str, lines: &[String], body: &str) -> (u16, String, String) {
@@ -75,9 +75,7 @@ async fn the_api_is_on_the_public_port_as_soon_as_there_is_a_key_and_gone_with_t
     assert_eq!(ask(&world, Method::GET, "/api/v1/user", &bearer(&second), "").await.0, 200);
     world.admin.delete_api_key(&last.prefix).await.expect("granted");
     assert_eq!(ask(&world, Method::GET, "/api/v1/user", &bearer(&second), "").await.0, 404, "no key, no API");
-    let folder = world.stop().await;
-    let mut store = warren_store::Store::open(&folder.path().join("control.db")).await.expect("a database");
-    let lines = store.audit(20).await.expect("lines");
+    let lines = audit(world).await;
     let by = |action: &str| lines.iter().find(|line| line.action == action).map(|line| line.actor.as_str());
     assert_eq!(by("create_user"), Some(format!("api key {prefix} from 127.0.0.1").as_str()));
     assert!(by("create_api_key").is_some_and(|actor| actor.ends_with(" by admin socket")));

@@ -10,7 +10,7 @@ use warren_wire::{Hostinfo, MapRequest};
 
 use crate::client::{Machine, Maps};
 use crate::doors::request;
-use crate::world::{PATIENCE, World, start, start_with};
+use crate::world::{PATIENCE, World, audit, start, start_with};
 
 /// The path and query of a link of the server's.
 pub fn path_of(url: &str) -> String {
@@ -80,6 +80,9 @@ async fn a_node_answers_for_itself_in_its_channel_and_no_other_machine_does() {
     assert_eq!(said.expect("an answer").answer, "\"fine\"");
     let odd = AskNode { path: "/x HTTP/1.1\r\nHost: y".into(), ..AskNode::default() };
     assert!(world.admin.ask_node(&id, &odd).await.is_err(), "a path cannot smuggle a header in");
+    let lines = audit(world).await;
+    let asked: Vec<&str> = lines.iter().filter(|line| line.action == "ask_node").map(|l| l.detail.as_str()).collect();
+    assert_eq!(asked, ["GET /debug/health"]);
 }
 
 fn announcing(machine: &Machine, network: &str) -> MapRequest {

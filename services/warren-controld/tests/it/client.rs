@@ -7,7 +7,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use url::Url;
+use warren_api::admin::CreateUser;
+use warren_controld::Overrides;
 use warren_crypto::{DiscoPublic, MachineSecret, NodeSecret, Random, UnixTime};
+use warren_io::listener::Caps;
 use warren_io::{DialOptions, dial_control};
 use warren_wire::netmap::{NetMap, fold};
 use warren_wire::{
@@ -15,7 +18,7 @@ use warren_wire::{
     framing,
 };
 
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, World, start, start_with};
 
 pub const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
@@ -179,4 +182,26 @@ impl Maps {
 /// Names of the peers in a map, in order of id.
 pub fn peers(map: &NetMap) -> Vec<&str> {
     map.peers.values().map(|peer| peer.full_name().split('.').next().unwrap_or_default()).collect()
+}
+
+/// A server with these settings, and one machine of ann's.
+pub async fn one_with(said: Overrides) -> (World, Machine) {
+    let world = start_with(said, Caps::default()).await;
+    world.admin.create_user(&CreateUser { name: "ann".into(), ..CreateUser::default() }).await.expect("new");
+    let machine = Machine::new(&world, 1, "a").await;
+    machine.join(&world.join_key(false).await).await;
+    (world, machine)
+}
+
+/// Two machines of ann's, nodes 1 and 2, under a policy.
+pub async fn two_under(policy: &str, hostnames: [&str; 2]) -> (World, [Machine; 2]) {
+    let world = start().await;
+    let key = world.join_key(true).await;
+    let [first, second] = hostnames;
+    let machines = [Machine::new(&world, 1, first).await, Machine::new(&world, 2, second).await];
+    for machine in &machines {
+        machine.join(&key).await;
+    }
+    world.admin.set_policy(policy).await.expect("a policy");
+    (world, machines)
 }

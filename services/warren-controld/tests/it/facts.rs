@@ -5,10 +5,9 @@ use serde_json::{Value, json};
 use warren_api::admin::SetAttribute;
 use warren_controld::Overrides;
 use warren_crypto::UnixTime;
-use warren_io::listener::Caps;
 
-use crate::client::{Machine, Maps, peers};
-use crate::world::{World, start, start_with};
+use crate::client::{Machine, Maps, one_with, peers, two_under};
+use crate::world::World;
 
 const POLICY: &str = r#"{
     "postures": { "posture:managed": ["custom:managed == true"] },
@@ -16,14 +15,7 @@ const POLICY: &str = r#"{
 }"#;
 
 async fn two() -> (World, [Machine; 2]) {
-    let world = start().await;
-    let key = world.join_key(true).await;
-    let machines = [Machine::new(&world, 1, "a").await, Machine::new(&world, 2, "b").await];
-    for machine in &machines {
-        machine.join(&key).await;
-    }
-    world.admin.set_policy(POLICY).await.expect("a policy");
-    (world, machines)
+    two_under(POLICY, ["a", "b"]).await
 }
 
 async fn patch(machine: &Machine, update: Value) -> (StatusCode, String) {
@@ -139,13 +131,6 @@ async fn a_client_that_asks_for_a_feature_hears_what_there_is_and_what_not() {
     assert!(ask(&a, "serve").await["Text"].as_str().expect("a text").contains("serve --http=80"));
 
     let said = Overrides { set_dns_command: Some("/bin/true".into()), ..Overrides::default() };
-    let world = start_with(said, Caps::default()).await;
-    world
-        .admin
-        .create_user(&warren_api::admin::CreateUser { name: "ann".into(), ..Default::default() })
-        .await
-        .expect("new");
-    let machine = Machine::new(&world, 1, "a").await;
-    machine.join(&world.join_key(false).await).await;
+    let (_world, machine) = one_with(said).await;
     assert_eq!(ask(&machine, "serve").await, json!({ "Complete": true }));
 }

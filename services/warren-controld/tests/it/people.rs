@@ -8,7 +8,7 @@ use warren_io::listener::Caps;
 use crate::browser::Browser;
 use crate::client::Machine;
 use crate::signing_in::{self, both};
-use crate::world::{World, start, start_on, start_with};
+use crate::world::{World, audit, start, start_on, start_with};
 
 async fn person(world: &World, name: &str) -> String {
     let wish = CreateUser { name: name.into(), ..CreateUser::default() };
@@ -48,9 +48,7 @@ async fn an_office_that_an_operator_gives_is_shown_kept_and_in_maps_at_once() {
     let shown = world.admin.users().await.expect("a list");
     let roles: Vec<_> = shown.iter().map(|user| (user.name.as_str(), user.role.as_str())).collect();
     assert_eq!(roles, [("ann", "auditor"), ("bob", "it-admin")]);
-    let folder = world.stop().await;
-    let mut store = warren_store::Store::open(&folder.path().join("control.db")).await.expect("a database");
-    let last = store.audit(1).await.expect("lines").remove(0);
+    let last = audit(world).await.remove(0);
     assert!(last.actor.starts_with("uid ") && last.actor.ends_with(" by admin socket"), "{}", last.actor);
     assert_eq!((last.action.as_str(), last.detail.as_str()), ("set_role", "owner to auditor"));
 }

@@ -7,12 +7,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use warren_controld::Overrides;
 use warren_controld::relay_map::{Relays, Sources};
-use warren_io::listener::Caps;
 use warren_wire::RegionId;
 use warren_wire::netmap::NetMap;
 
-use crate::client::Machine;
-use crate::world::{World, start_with};
+use crate::client::one_with;
 
 fn region(id: u32, host: &str) -> String {
     format!(
@@ -24,25 +22,13 @@ fn hosts(map: &NetMap) -> Vec<(u32, &str)> {
     map.relay_map.regions.iter().map(|(id, region)| (id.0, region.nodes[0].host_name.as_str())).collect()
 }
 
-async fn with(said: Overrides) -> (World, Machine) {
-    let world = start_with(said, Caps::default()).await;
-    world
-        .admin
-        .create_user(&warren_api::admin::CreateUser { name: "ann".into(), ..Default::default() })
-        .await
-        .expect("new");
-    let machine = Machine::new(&world, 1, "a").await;
-    machine.join(&world.join_key(false).await).await;
-    (world, machine)
-}
-
 #[tokio::test]
 async fn a_file_that_changes_reaches_attached_nodes_as_a_small_message_and_a_bad_one_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("relays.json");
     std::fs::write(&file, region(5, "five")).expect("written");
     let said = Overrides { relay_map_file: Some(file.clone()), relay_in_map: Some(false), ..Overrides::default() };
-    let (_world, machine) = with(said).await;
+    let (_world, machine) = one_with(said).await;
     let mut maps = machine.stream().await;
     maps.until("the first map", |_| true).await;
     assert_eq!(hosts(maps.map.as_ref().expect("a map")), [(5, "five")], "our own relay is left out as asked");
@@ -89,7 +75,7 @@ async fn a_url_is_fetched_again_and_outlived() {
         relay_map_refresh: Some("1s".into()),
         ..Overrides::default()
     };
-    let (world, machine) = with(overrides).await;
+    let (world, machine) = one_with(overrides).await;
     let mut maps = machine.stream().await;
     let first = maps.until("the first map", |_| true).await;
     assert_eq!(hosts(first), [(5, "five"), (900, "127.0.0.1")]);

@@ -8,12 +8,12 @@ use warren_controld::Overrides;
 use warren_wire::ssh::SshAction;
 
 use crate::browser::{Browser, Page};
-use crate::client::Machine;
+use crate::client::{Machine, two_under};
 use crate::doors::get;
 use crate::log;
 use crate::provider::{Provider, person};
 use crate::signing_in::{answer, both, enrol, refused, settings, still_asked};
-use crate::world::{World, start, start_on};
+use crate::world::{World, audit, start_on};
 
 const POLICY: &str = r#"{
     "acls": [{ "action": "accept", "src": ["*"], "dst": ["*:*"] }],
@@ -24,14 +24,7 @@ const POLICY: &str = r#"{
 
 /// Two machines of ann's: node 1 wants in at node 2.
 async fn two() -> (World, [Machine; 2]) {
-    let world = start().await;
-    let key = world.join_key(true).await;
-    let machines = [Machine::new(&world, 1, "from").await, Machine::new(&world, 2, "to").await];
-    for machine in &machines {
-        machine.join(&key).await;
-    }
-    world.admin.set_policy(POLICY).await.expect("a policy");
-    (world, machines)
+    two_under(POLICY, ["from", "to"]).await
 }
 
 async fn ask(machine: &Machine, path: &str) -> Result<SshAction, StatusCode> {
@@ -73,6 +66,10 @@ async fn a_session_is_held_until_somebody_allows_it_and_then_lets_in_for_the_per
     assert!(other_user.reject, "no rule lets in as this user");
     assert_eq!(ask(&from, FIRST).await, Err(StatusCode::NOT_FOUND), "only the node that is entered asks for itself");
     assert_eq!(ask(&to, "/machine/ssh/action/1/to/2").await, Err(StatusCode::BAD_REQUEST));
+    let lines = audit(world).await;
+    let line = lines.iter().find(|line| line.action == "answer_check").expect("who let whom in is written down");
+    assert_eq!((line.target.as_str(), line.detail.as_str()), ("node:2", "lets in \"root\" from node:1"));
+    assert!(line.actor.ends_with(" by admin socket"), "{}", line.actor);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use warren_api::admin::{Client as Admin, CreateKey, CreateUser};
 use warren_controld::{Admission, Config, Overrides, Registry, Reload, Service};
 use warren_crypto::MachinePublic;
 use warren_io::listener::{self, Caps};
+use warren_store::AuditEntry;
 
 /// Longer than anything here takes on a busy machine; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -118,4 +119,11 @@ impl Drop for World {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Stops the server and reads what is written down of what was done, the newest first.
+pub async fn audit(world: World) -> Vec<AuditEntry> {
+    let folder = world.stop().await;
+    let mut store = warren_store::Store::open(&folder.path().join("control.db")).await.expect("a database");
+    store.audit(50).await.expect("lines")
 }
