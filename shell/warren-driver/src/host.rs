@@ -60,17 +60,7 @@ impl HostKeeper {
     /// Takes over a live connection; `door` is for finding the helper again.
     pub(crate) fn start(client: Client, door: Option<PathBuf>, inbox: Inbox<Input>) -> std::io::Result<Self> {
         let (wishes, wanted) = mpsc::channel();
-        let mut keeper = Keeper {
-            client: Some(client),
-            door,
-            inbox,
-            plan: None,
-            tun: None,
-            opened: TunNumber::default(),
-            retry: false,
-            look: false,
-            made_so: None,
-        };
+        let mut keeper = Keeper::new(Some(client), door, inbox);
         let thread = thread::Builder::new().name("warren-host".into()).spawn(move || keeper.run(&wanted))?;
         Ok(Self { wishes: Some(wishes), thread: Some(thread) })
     }
@@ -133,6 +123,21 @@ struct Keeper {
 }
 
 impl Keeper {
+    /// Without a plan yet.
+    fn new(client: Option<Client>, door: Option<PathBuf>, inbox: Inbox<Input>) -> Self {
+        Self {
+            client,
+            door,
+            inbox,
+            plan: None,
+            tun: None,
+            opened: TunNumber::default(),
+            retry: false,
+            look: false,
+            made_so: None,
+        }
+    }
+
     fn run(&mut self, wanted: &mpsc::Receiver<Wish>) {
         loop {
             let fresh = match wanted.recv_timeout(PATIENCE) {
@@ -298,17 +303,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("helper.sock");
         let (inbox, mut outlet) = inbox(4).unwrap();
-        let mut keeper = Keeper {
-            client: None,
-            door: Some(path.clone()),
-            inbox,
-            plan: None,
-            tun: None,
-            opened: TunNumber::default(),
-            retry: false,
-            look: false,
-            made_so: None,
-        };
+        let mut keeper = Keeper::new(None, Some(path.clone()), inbox);
         keeper.make_it_so();
         assert!(outlet.take().is_none(), "nobody there is no news");
 
